@@ -1,0 +1,1 @@
+"""Pure decisions and models: no clock, no environment, no process, no network."""

@@ -1,0 +1,91 @@
+"""What can go wrong, told apart by what the caller should do about it.
+
+RecoveryError                 every error that Lifeboat raises on purpose
+├── TransientError            the same call may work in a moment: retried
+├── PermanentError            the same call will fail again: not retried
+│   ├── PreconditionError     refused before anything was touched
+│   │   ├── LockBusy          another recovery, or a backup of the same asset, is running
+│   │   ├── NotApproved       the operator said no, or did not answer in time
+│   │   └── SettingsError     lifeboat.yaml or the environment is wrong
+│   └── VerificationFailed    the work was done, and its result is not good
+└── CommandFailed             an outside program ended badly (permanent unless its tool says otherwise)
+    └── TransientCommandFailed
+"""
+
+from __future__ import annotations
+
+
+class RecoveryError(Exception):
+    """Root of all of Lifeboat's errors.
+
+    `message` says what was being done and what went wrong; `hint` says what to do next.
+    """
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}".strip()
+
+    def __reduce__(self):
+        # Keyword-only arguments are lost by the default reduction; tasks cross process borders.
+        return _rebuild, (type(self), self.args, self.__dict__.copy())
+
+
+def _rebuild(cls: type[RecoveryError], args: tuple, state: dict) -> RecoveryError:
+    error = cls.__new__(cls)
+    Exception.__init__(error, *args)
+    error.__dict__.update(state)
+    return error
+
+
+class TransientError(RecoveryError):
+    """The same call may work in a moment."""
+
+
+class PermanentError(RecoveryError):
+    """The same call will fail again."""
+
+
+class PreconditionError(PermanentError):
+    """Refused before anything was touched."""
+
+
+class LockBusy(PreconditionError):
+    """Another run holds the lock at the data."""
+
+
+class NotApproved(PreconditionError):
+    """The plan was shown and not approved."""
+
+
+class SettingsError(PreconditionError):
+    """lifeboat.yaml or the environment is wrong."""
+
+
+class VerificationFailed(PermanentError):
+    """The work was done, and its result is not good."""
+
+
+class CommandFailed(RecoveryError):
+    """An outside program ended with an exit code that does not mean success.
+
+    `exit_code` is negative when a signal ended it, as in `subprocess`.
+    """
+
+    def __init__(
+        self, program: str, exit_code: int, stderr_tail: str, *, doing: str, hint: str = ""
+    ) -> None:
+        self.program = program
+        self.exit_code = exit_code
+        self.stderr_tail = stderr_tail
+        self.doing = doing
+        how = f"was ended by signal {-exit_code}" if exit_code < 0 else f"exit code {exit_code}"
+        said = f": {stderr_tail.strip()}" if stderr_tail.strip() else " and said nothing"
+        super().__init__(f"{doing}: {program} {how}{said}.", hint=hint)
+
+
+class TransientCommandFailed(CommandFailed, TransientError):
+    """An outside program failed in a way that may pass (a lock, a network time-out)."""

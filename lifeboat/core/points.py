@@ -1,0 +1,153 @@
+"""Recovery points: what was backed up, when, where its copies are, and which one to choose.
+
+The catalogue is the store: a point is what a restic snapshot's tags and the `lifeboat.json`
+inside it say (DESIGN, section 3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import date, datetime, time, timedelta, timezone
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from lifeboat.core.errors import PreconditionError
+
+FACTS_NAME = "lifeboat.json"
+
+
+class Asset(StrEnum):
+    DATABASE = "database"
+    FILES = "files"
+    MODELS = "models"
+    CONFIG = "config"
+
+
+class Tier(StrEnum):
+    """Where a copy lies, cheapest to restore from first."""
+
+    HOT = "hot"  # a plain copy of the database, ready to be renamed into place
+    LOCAL = "local"  # the restic repository on this host
+    S3 = "s3"  # the restic repository in the bucket
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DatabaseFacts(_Frozen):
+    """What a base backup is, as PostgreSQL itself told it."""
+
+    system_identifier: str
+    timeline: int
+    start_lsn: str
+    stop_lsn: str
+    server_version: str  # as `SHOW server_version`, e.g. "18.6"
+    wal_segment_bytes: int
+    started_at: datetime
+    stopped_at: datetime  # a point in time before this one can't be reached from this base
+    tables: Mapping[str, int] = Field(description="rows per schema.table just before the backup")
+
+
+class DirectoryFacts(_Frozen):
+    path: str  # absolute, as it was on the host that was backed up
+    files: int
+    bytes: int
+    digests: Mapping[str, str] = Field(
+        default_factory=dict, description="SHA-256 by relative path; for models and configuration"
+    )
+
+
+class Facts(_Frozen):
+    """`lifeboat.json`, which lies inside every backup and explains it without Lifeboat."""
+
+    format: int = 1
+    point: str
+    asset: Asset
+    platform: str
+    host: str
+    taken_at: datetime
+    git_commit: str | None = None  # of the platform's application code
+    database: DatabaseFacts | None = None
+    directories: Mapping[str, DirectoryFacts] = Field(default_factory=dict)
+    images: Mapping[str, str] = Field(default_factory=dict)  # container image digests by service
+
+
+class RecoveryPoint(_Frozen):
+    """One moment to which one asset can be brought back."""
+
+    asset: Asset
+    id: str
+    taken_at: datetime
+    copies: Mapping[Tier, str]  # restic snapshot id, or the directory of the hot copy
+    bytes: int
+    verified_at: datetime | None = None
+
+    @property
+    def tiers(self) -> tuple[Tier, ...]:
+        return tuple(tier for tier in Tier if tier in self.copies)
+
+
+def point_id(asset: Asset, taken_at: datetime) -> str:
+    """Name a recovery point so that names sort by time, e.g. `files-20261123T184501Z`."""
+    return f"{asset}-{taken_at.astimezone(timezone.utc):%Y%m%dT%H%M%S}Z"
+
+
+def merge_copies(points: Iterable[RecoveryPoint]) -> tuple[RecoveryPoint, ...]:
+    """Join what each tier knows of the same point; newest first."""
+    merged: dict[str, RecoveryPoint] = {}
+    for point in points:
+        known = merged.get(point.id)
+        if known is None:
+            merged[point.id] = point
+            continue
+        merged[point.id] = known.model_copy(
+            update={
+                "copies": {**known.copies, **point.copies},
+                "bytes": max(known.bytes, point.bytes),
+                "verified_at": known.verified_at or point.verified_at,
+            }
+        )
+    return tuple(sorted(merged.values(), key=lambda point: point.taken_at, reverse=True))
+
+
+def end_of_day(day: date, zone: timezone = timezone.utc) -> datetime:
+    return datetime.combine(day + timedelta(days=1), time.min, tzinfo=zone) - timedelta(
+        microseconds=1
+    )
+
+
+def choose_point(
+    points: Iterable[RecoveryPoint],
+    *,
+    asset: Asset,
+    not_after: datetime | None = None,
+    tiers: Iterable[Tier] = tuple(Tier),
+) -> RecoveryPoint:
+    """Give the newest point of `asset` with a copy in one of `tiers`, taken by `not_after`.
+
+    Raise PreconditionError, naming what there is, if no point fits.
+    """
+    wanted = set(tiers)
+    of_asset = sorted(
+        (p for p in points if p.asset is asset and wanted & set(p.copies)),
+        key=lambda point: point.taken_at,
+        reverse=True,
+    )
+    if not of_asset:
+        where = " or ".join(sorted(wanted))
+        raise PreconditionError(
+            f"Choosing a recovery point of {asset}: there is none in {where}.",
+            hint=f"Run `lifeboat points` to see what there is, or `lifeboat backup {asset}`.",
+        )
+    if not_after is None:
+        return of_asset[0]
+    for point in of_asset:
+        if point.taken_at <= not_after:
+            return point
+    raise PreconditionError(
+        f"Choosing a recovery point of {asset} taken by {not_after.isoformat()}: "
+        f"the first one was taken at {of_asset[-1].taken_at.isoformat()}.",
+        hint="Choose a later time, or run `lifeboat points` to see all of them.",
+    )
