@@ -1,0 +1,58 @@
+"""What a destructive run is about to do, said before it does it (DESIGN, section 5)."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from pydantic import BaseModel, ConfigDict
+
+from lifeboat.core.points import RecoveryPoint
+
+
+class RecoveryPlan(BaseModel):
+    """Read by the person who approves: what comes back, what is lost, what is touched."""
+
+    model_config = ConfigDict(frozen=True)
+
+    procedure: str
+    platform: str
+    symptoms: str
+    points: tuple[RecoveryPoint, ...]
+    target: str  # "newest" or a point in time
+    expected_loss: str
+    touches: tuple[str, ...]
+    steps: tuple[str, ...]
+    made_at: datetime
+
+    def in_words(self) -> str:
+        """Plain text for a terminal, a log or an artifact."""
+        lines = [
+            f"{self.procedure} on {self.platform}",
+            f"  What was found:  {self.symptoms}",
+            f"  Bring back to:   {self.target}",
+        ]
+        for point in self.points:
+            verified = (
+                f"verified {age_in_words(self.made_at - point.verified_at)} ago"
+                if point.verified_at
+                else "never verified by a restore"
+            )
+            lines.append(
+                f"  Recovery point:  {point.id}, {age_in_words(self.made_at - point.taken_at)} old, "
+                f"in {', '.join(point.tiers)}, {verified}"
+            )
+        lines.append(f"  What is lost:    {self.expected_loss}")
+        lines += [f"  Touches:         {place}" for place in self.touches]
+        lines += [f"  Step {number}: {step}" for number, step in enumerate(self.steps, start=1)]
+        return "\n".join(lines)
+
+
+def age_in_words(age: timedelta) -> str:
+    seconds = max(0, int(age.total_seconds()))
+    if seconds < 120:
+        return f"{seconds} s"
+    if seconds < 7200:
+        return f"{seconds // 60} min"
+    if seconds < 172800:
+        return f"{seconds // 3600} h"
+    return f"{seconds // 86400} days"

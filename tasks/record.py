@@ -1,0 +1,186 @@
+"""The run's own journal: every step, on disk beside the vault, before and after it happens.
+
+Each line of `records/runs/<id>/journal.jsonl` is flushed to the disk before the step goes on, so
+that whatever dies, what was done is known. `record.json` is the summary, written at the end.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import json
+import logging
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+
+from lifeboat.core.checks import Verdict
+from lifeboat.core.timeline import (
+    MovedAside,
+    Outcome,
+    Phase,
+    RungAttempt,
+    RunRecord,
+    StepRecord,
+    run_id,
+)
+from lifeboat.tools import filesystem
+
+log = logging.getLogger("lifeboat")
+
+JOURNAL_NAME = "journal.jsonl"
+RECORD_NAME = "record.json"
+
+
+class Run:
+    """Collects what happens in one procedure. Safe to use from several threads."""
+
+    def __init__(self, procedure: str, platform: str, directory: Path | None) -> None:
+        now = datetime.now(timezone.utc)
+        self.id = run_id(procedure, now, secrets.token_hex(2))
+        self.directory = directory / self.id if directory else None
+        self._guard = threading.Lock()
+        self._record = RunRecord(
+            id=self.id, procedure=procedure, platform=platform, began_at=now.timestamp()
+        )
+        if self.directory:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._write("run-began", procedure=procedure, pid=os.getpid(), host=socket.gethostname())
+
+    @property
+    def record(self) -> RunRecord:
+        return self._record
+
+    def step_began(self, name: str, phase: Phase | None, at: float) -> None:
+        log.info("%s ...", name.replace("-", " "))
+        self._write("step-began", step=name, phase=phase)
+
+    def step_ended(self, step: StepRecord) -> None:
+        self._add(steps=(*self._record.steps, step))
+        self._write("step-ended", **step.model_dump(mode="json"))
+
+    def rung(self, attempt: RungAttempt) -> None:
+        self._add(rungs=(*self._record.rungs, attempt))
+        self._write("rung", **attempt.model_dump(mode="json"))
+
+    def moved_aside(self, what: str, where: Path) -> None:
+        log.warning("Moved aside, not removed: %s is now %s", what, where)
+        moved = MovedAside(what=what, where=str(where))
+        self._add(moved_aside=(*self._record.moved_aside, moved))
+        self._write("moved-aside", **moved.model_dump(mode="json"))
+
+    def about_to(self, act: str, **details: str) -> None:
+        """Write down a destructive act before it is done."""
+        self._write("about-to", act=act, **details)
+
+    def uses_points(self, *ids: str) -> None:
+        self._add(points=tuple(dict.fromkeys((*self._record.points, *ids))))
+        self._write("uses-points", points=ids)
+
+    def fact(self, **facts: str | int | float | bool) -> None:
+        """Keep a figure or a circumstance that the report should show."""
+        self._add(facts={**self._record.facts, **facts})
+        self._write("fact", **facts)
+
+    def verdict(self, verdict: Verdict) -> None:
+        self._add(verdict=verdict)
+        self._write("verdict", passed=verdict.passed, total=verdict.total)
+
+    def finish(self, outcome: Outcome, error: str | None = None) -> None:
+        self._add(ended_at=time.time(), outcome=outcome, error=error)
+        self._write("run-ended", outcome=outcome, error=error)
+        if self.directory:
+            text = self._record.model_dump_json(indent=2).encode()
+            filesystem.atomic_write(self.directory / RECORD_NAME, text)
+
+    def _add(self, **changes: object) -> None:
+        with self._guard:
+            self._record = self._record.model_copy(update=changes)
+
+    def _write(self, event: str, **details: object) -> None:
+        if self.directory is None:
+            return
+        line = json.dumps({"at": time.time(), "event": event, **details}, default=str)
+        with self._guard:
+            filesystem.append_line_durably(self.directory / JOURNAL_NAME, line)
+
+
+class _NoRun(Run):
+    """Used outside any run: a step called by itself, in a test or a shell."""
+
+    def __init__(self) -> None:
+        super().__init__("step", "", None)
+
+
+_current: contextvars.ContextVar[Run | None] = contextvars.ContextVar("run", default=None)
+
+
+def current_run() -> Run:
+    return _current.get() or _NoRun()
+
+
+@contextmanager
+def recorded(procedure: str, *, platform: str, directory: Path | None) -> Iterator[Run]:
+    """Record a whole procedure; the record is left behind also when it fails or is interrupted."""
+    run = Run(procedure, platform, directory)
+    token = _current.set(run)
+    try:
+        yield run
+    except BaseException as error:
+        _finish(run, Outcome.FAILED, str(error) or type(error).__name__)
+        raise
+    else:
+        _finish(run, Outcome.DONE, None)
+    finally:
+        _current.reset(token)
+
+
+def _finish(run: Run, outcome: Outcome, error: str | None) -> None:
+    try:
+        run.finish(outcome, error)
+    except OSError as problem:
+        # A full disk must not turn a good recovery into a failed one.
+        log.error("The record of %s could not be written: %s", run.id, problem)
+
+
+def unfinished_runs(directory: Path) -> tuple[RunRecord, ...]:
+    """Runs whose journal has no end and whose process is gone, oldest first."""
+    found = []
+    for journal in sorted(directory.glob(f"*/{JOURNAL_NAME}")):
+        lines = [json.loads(line) for line in journal.read_text().splitlines() if line.strip()]
+        if not lines or any(line["event"] == "run-ended" for line in lines):
+            continue
+        first = lines[0]
+        same_host = first.get("host") == socket.gethostname()
+        if same_host and _alive(first.get("pid", -1)):
+            continue
+        found.append(
+            RunRecord(
+                id=journal.parent.name,
+                procedure=first.get("procedure", "?"),
+                platform="",
+                began_at=first["at"],
+                error="last: " + str(lines[-1].get("step") or lines[-1]["event"]),
+                moved_aside=tuple(
+                    MovedAside(what=line["what"], where=line["where"])
+                    for line in lines
+                    if line["event"] == "moved-aside"
+                ),
+            )
+        )
+    return tuple(found)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
