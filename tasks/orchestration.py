@@ -68,7 +68,7 @@ class Step(Generic[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         call = _Call(self, args, kwargs)
-        if _in_flow_run():
+        if in_flow_run():
             return self._as_task()(call)
         return self._with_retries(call)
 
@@ -154,7 +154,7 @@ def step(
     return decorate
 
 
-def _in_flow_run() -> bool:
+def in_flow_run() -> bool:
     if "prefect" not in sys.modules:
         return False
     from prefect.context import FlowRunContext

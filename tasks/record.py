@@ -91,6 +91,11 @@ class Run:
         self._add(verdict=verdict)
         self._write("verdict", passed=verdict.passed, total=verdict.total)
 
+    def keep(self, name: str, text: str) -> None:
+        """Leave a document beside the journal."""
+        if self.directory:
+            filesystem.atomic_write(self.directory / name, text.encode())
+
     def finish(self, outcome: Outcome, error: str | None = None) -> None:
         self._add(ended_at=time.time(), outcome=outcome, error=error)
         self._write("run-ended", outcome=outcome, error=error)

@@ -94,6 +94,18 @@ def point_id(asset: Asset, taken_at: datetime) -> str:
     return f"{asset}-{taken_at.astimezone(timezone.utc):%Y%m%dT%H%M%S}Z"
 
 
+def taken_at_of(point: str) -> datetime:
+    """Given a point's name, say when it was taken. Raise PreconditionError if it is no name."""
+    try:
+        stamp = point.rpartition("-")[2]
+        return datetime.strptime(stamp, "%Y%m%dT%H%M%SZ").replace(tzinfo=timezone.utc)
+    except ValueError:
+        raise PreconditionError(
+            f"Reading the recovery point's name {point!r}: it does not end in a time.",
+            hint="`lifeboat points` lists the names.",
+        ) from None
+
+
 def merge_copies(points: Iterable[RecoveryPoint]) -> tuple[RecoveryPoint, ...]:
     """Join what each tier knows of the same point; newest first."""
     merged: dict[str, RecoveryPoint] = {}

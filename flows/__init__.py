@@ -1,0 +1,1 @@
+"""The procedures of the disaster recovery plan, one file each."""

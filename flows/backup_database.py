@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+from lifeboat.core.points import Asset, Facts
+from lifeboat.core.requests import Backup
+from lifeboat.settings import load_settings
+from tasks import backup, database
+from tasks.orchestration import procedure
+
+
+@procedure("backup-database")
+def backup_database(request: Backup = Backup()) -> Facts:
+    """Take a base copy of the database that can be renamed into place, and put it into both vaults.
+
+    1. Stand aside if a recovery is running, or another backup of the database.
+    2. Ask the server who it is and what it holds.
+    3. Copy it with PostgreSQL's own pg_basebackup and verify every file of the copy.
+    4. Snapshot the copy into the local vault and S3 at the same time.
+    5. Publish the copy as the hot copy, and only then remove the one before it.
+    6. Ship the WAL that makes the copy consistent.
+
+    What it changes: the vault gains one recovery point.
+    If it fails: run it again; an unfinished copy ends in `.partial`, is never chosen, and is removed
+    by the next backup.
+    Evidence: the run's record, and `lifeboat points`.
+    """
+    settings = load_settings(request.config or None)
+    with backup.backup_run(settings, Asset.DATABASE):
+        copy = database.copy_base(settings)
+        facts = database.verify_copy(settings, copy)
+        database.store_copy(settings, copy, facts)
+        database.publish_hot_copy(settings, copy, facts)
+        database.ship_wal_of(settings, facts)
+    return facts

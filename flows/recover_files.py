@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+from lifeboat.core.plan import RecoveryPlan
+from lifeboat.core.points import Asset
+from lifeboat.core.requests import RecoverFiles
+from lifeboat.core.timeline import RunRecord
+from lifeboat.settings import load_settings
+from tasks import approval, integrity, recovery, repair, services
+from tasks.orchestration import procedure
+
+
+@procedure("recover-files")
+def recover_files(request: RecoverFiles = RecoverFiles()) -> RunRecord | RecoveryPlan:
+    """Scenario 3 of the plan: the file storage is corrupt.
+
+    Before you start: know whether you want the latest point or the one of a certain day.
+
+    1. Find what is missing or damaged, by content, against the recovery point.
+    2. Show the plan and wait for approval.
+    3. Stop the services that use the files.
+    4. Keep the damaged files aside; rewrite them, and only them.
+    5. Verify the integrity of every file that the database refers to.
+    6. Start the services.
+    7. Verify the platform.
+
+    What it changes: only files that differ from the recovery point. Newer files stay.
+    If it fails: run it again, or with `--from s3`; the damaged originals lie beside the directory.
+    Evidence: `damage.json` in the record names every file, its damage, and where the original is.
+    """
+    settings = load_settings(request.config or None)
+    with recovery.recovery(settings, "recover-files") as run:
+        source = repair.choose_source(
+            settings, Asset.FILES, only_from=request.only_from, not_after=request.not_after
+        )
+        damages = repair.find_damage(settings, source)
+        plan = repair.plan_repair(settings, source, damages, procedure="recover-files")
+        if request.dry_run:
+            return recovery.end_dry_run(run, plan)
+        approval.approve(plan, request.approval)
+
+        services.stop_services(settings, settings.files.services)
+        repair.keep_damaged(damages)
+        repair.rewrite_damaged(settings, source, damages)
+        integrity.verify_integrity(settings, source)
+        services.start_services(settings, settings.files.services)
+
+        recovery.prove_recovered(settings, recovery.expectations(settings))
+    return run.record

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+from lifeboat.core.plan import RecoveryPlan
+from lifeboat.core.points import Asset
+from lifeboat.core.requests import RecoverModels
+from lifeboat.core.timeline import RunRecord
+from lifeboat.settings import load_settings
+from tasks import approval, integrity, recovery, repair, services
+from tasks.orchestration import procedure
+
+
+@procedure("recover-models")
+def recover_models(request: RecoverModels = RecoverModels()) -> RunRecord | RecoveryPlan:
+    """Scenario 4 of the plan: AI models are lost.
+
+    1. List the models and find what is missing or damaged, by content.
+    2. Show the plan and wait for approval.
+    3. Restore the models, from this host or from S3: only what differs.
+    4. Compare every model with the digest in the recovery point.
+    5. Restart the AI services.
+    6. Verify the platform, a model inference with a known answer among the checks.
+
+    What it changes: only model files that differ from the recovery point.
+    If it fails: run it again, or with `--from s3`; the damaged originals lie beside the directory.
+    Evidence: `damage.json` in the record names every model file and its damage.
+    """
+    settings = load_settings(request.config or None)
+    with recovery.recovery(settings, "recover-models") as run:
+        source = repair.choose_source(
+            settings, Asset.MODELS, only_from=request.only_from, not_after=request.not_after
+        )
+        damages = repair.find_damage(settings, source)
+        plan = repair.plan_repair(settings, source, damages, procedure="recover-models")
+        if request.dry_run:
+            return recovery.end_dry_run(run, plan)
+        approval.approve(plan, request.approval)
+
+        repair.keep_damaged(damages)
+        repair.rewrite_damaged(settings, source, damages)
+        integrity.compare_digests(settings, source)
+        services.restart_services(settings, settings.models.services)
+
+        recovery.prove_recovered(settings, recovery.expectations(settings))
+    return run.record

@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+from lifeboat.core.checks import Verdict
+from lifeboat.core.requests import Verify
+from lifeboat.settings import load_settings
+from tasks import recovery, vault
+from tasks.orchestration import procedure
+from tasks.record import recorded
+
+
+@procedure("verify-recovery")
+def verify_recovery(request: Verify = Verify()) -> Verdict:
+    """The plan's Recovery Verification Checklist, all eighteen checks, against the live platform.
+
+    Before you start: nothing; it changes nothing but a probe file, a probe key and an uploaded
+    probe drawing, which it removes.
+
+    1. Read what a whole platform looks like from the newest recovery points.
+    2. Run the checks side by side.
+
+    If it fails: the evidence of each check that did not pass names what it saw.
+    Evidence: the verdict, in the run's record.
+    """
+    settings = load_settings(request.config or None)
+    with recorded(
+        "verify-recovery", platform=settings.platform, directory=vault.runs_directory(settings)
+    ):
+        expected = recovery.expectations(settings)
+        return recovery.verify(settings, expected)

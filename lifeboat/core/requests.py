@@ -1,0 +1,143 @@
+"""What an operator may ask for: the parameters of the flows, as they appear in a form."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timezone
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from lifeboat.core.ladder import Rung
+from lifeboat.core.points import Tier, end_of_day
+
+# The UI's date picker has five-minute steps, so a point in time is typed.
+TIME_PATTERN = r"^(|\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?(Z|[+-]\d{2}:?\d{2})?)$"
+DATE_PATTERN = r"^(|\d{4}-\d{2}-\d{2})$"
+
+Source = Literal["cheapest", "local", "s3"]
+Approval = Literal["ask", "preapproved"]
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    config: str = Field(
+        default="", description="Path of lifeboat.yaml; empty means the one that the host uses."
+    )
+
+
+class _Recovery(_Request):
+    source: Source = Field(
+        default="cheapest",
+        description="Where to restore from: the cheapest copy that works, only this host's copies, "
+        "or only S3.",
+    )
+    dry_run: bool = Field(
+        default=False, description="Make and show the plan, touch nothing, end as DryRun."
+    )
+    approval: Approval = Field(
+        default="ask", description="Ask a person to type the platform's name, or go on without."
+    )
+
+    @property
+    def only_from(self) -> Tier | None:
+        return None if self.source == "cheapest" else Tier(self.source)
+
+
+class RecoverDatabase(_Recovery):
+    """Scenario 1: the database server failed."""
+
+    to_time: str = Field(
+        default="",
+        pattern=TIME_PATTERN,
+        description="Bring the database back to this moment, e.g. 2026-01-31T03:15:00Z "
+        "(no zone means UTC); empty means the newest.",
+    )
+    rungs: list[Rung] = Field(
+        default=list(Rung), min_length=1, description="Which cures may be tried, cheapest first."
+    )
+
+    @field_validator("to_time")
+    @classmethod
+    def _is_a_time(cls, value: str) -> str:
+        if value:
+            datetime.fromisoformat(value.replace("Z", "+00:00"))
+        return value
+
+    @property
+    def target_time(self) -> datetime | None:
+        if not self.to_time:
+            return None
+        moment = datetime.fromisoformat(self.to_time.replace("Z", "+00:00"))
+        return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+
+
+class _RecoverDirectories(_Recovery):
+    date: str = Field(
+        default="",
+        pattern=DATE_PATTERN,
+        description="Repair from the newest point of this day or before it (UTC), "
+        "e.g. 2026-01-31; empty means the latest.",
+    )
+
+    @field_validator("date")
+    @classmethod
+    def _is_a_date(cls, value: str) -> str:
+        if value:
+            date.fromisoformat(value)
+        return value
+
+    @property
+    def not_after(self) -> datetime | None:
+        return end_of_day(date.fromisoformat(self.date)) if self.date else None
+
+
+class RecoverFiles(_RecoverDirectories):
+    """Scenario 3: the file storage is corrupt."""
+
+
+class RecoverModels(_RecoverDirectories):
+    """Scenario 4: AI models are lost."""
+
+
+class RecoverServer(BaseModel):
+    """Scenario 2: the whole server is lost. Needs the bucket and the vault's password, no more."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    bucket: str = Field(min_length=3, description="Name of the bucket that holds the vault.")
+    endpoint: str = Field(
+        default="", description="URL of the S3 service; empty means Amazon's own."
+    )
+    region: str = Field(default="us-east-1", description="The bucket's region.")
+    prefix: str = Field(default="", description="The vault's place inside the bucket.")
+    into: str = Field(
+        min_length=1,
+        description="Directory on this machine for the platform; it must be empty or not exist.",
+    )
+    dry_run: bool = Field(
+        default=False, description="Make and show the plan, touch nothing, end as DryRun."
+    )
+    approval: Approval = Field(
+        default="ask", description="Ask a person to type the platform's name, or go on without."
+    )
+
+
+class Backup(_Request):
+    """A backup of one asset into both tiers."""
+
+
+class Verify(_Request):
+    """The plan's eighteen checks against the live platform."""
+
+
+__all__ = [
+    "Approval",
+    "Backup",
+    "RecoverDatabase",
+    "RecoverFiles",
+    "RecoverModels",
+    "RecoverServer",
+    "Source",
+    "Verify",
+]

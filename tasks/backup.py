@@ -1,0 +1,38 @@
+"""What every backup has around it: a lock at the data, a journal, and a vault that may be written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from lifeboat.core.errors import PreconditionError
+from lifeboat.core.points import Asset
+from lifeboat.settings import Settings
+from tasks import locks, vault
+from tasks.record import Run, recorded
+
+UNPROVEN_NAME = "recovered-but-not-verified"
+
+
+@contextmanager
+def backup_run(settings: Settings, asset: Asset | str) -> Iterator[Run]:
+    """Hold one asset for a backup and record it.
+
+    Raises LockBusy if it is being backed up or the platform is being recovered, and
+    PreconditionError on a host whose recovery was never verified: its database may be empty, and
+    an empty one must not become the latest.
+    """
+    procedure = f"backup-{asset}"
+    with locks.backup_lock(settings, asset, run=procedure):
+        unproven = settings.vault.local / UNPROVEN_NAME
+        if unproven.exists():
+            raise PreconditionError(
+                f"Starting {procedure}: this host was recovered ({unproven.read_text().strip()}) "
+                "and its verification has not passed.",
+                hint="Run `lifeboat verify`; when all checks pass, backups go on.",
+            )
+        with recorded(
+            procedure, platform=settings.platform, directory=vault.runs_directory(settings)
+        ) as run:
+            vault.prepare_vault(settings)
+            yield run

@@ -1,0 +1,86 @@
+"""Locks that lie at the data: one recovery at a time, and backups stand aside while one runs.
+
+They are `flock`s on files in the local vault, so they work with no server, and the kernel lets go
+of them when their holder dies, however it dies. Prefect's limits are only the second lock.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lifeboat.core.errors import LockBusy
+from lifeboat.core.points import Asset
+from lifeboat.settings import Settings
+
+_POLL_SECONDS = 0.1
+
+
+@contextmanager
+def recovery_lock(settings: Settings, *, run: str, wait_seconds: float = 5.0) -> Iterator[None]:
+    """Hold the platform for one recovery. Raise LockBusy, naming the holder, if another has it."""
+    with _held(_recovery_path(settings), run, wait_seconds, f"Starting {run}"):
+        yield
+
+
+@contextmanager
+def backup_lock(settings: Settings, asset: Asset | str, *, run: str) -> Iterator[None]:
+    """Hold one asset for a backup. Raise LockBusy at once if it is being backed up or recovered."""
+    stand_aside(settings, doing=f"Starting {run}")
+    with _held(settings.vault.local / f"backup-{asset}.lock", run, 0.0, f"Starting {run}"):
+        yield
+
+
+def stand_aside(settings: Settings, *, doing: str) -> None:
+    """Raise LockBusy if a recovery is running: it must find the vault as it left it."""
+    path = _recovery_path(settings)
+    if not path.exists():
+        return
+    with path.open("r") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LockBusy(
+                f"{doing}: a recovery is running ({_holder(path)}).",
+                hint="Backups go on by themselves when it has ended.",
+            ) from None
+
+
+def _recovery_path(settings: Settings) -> Path:
+    return settings.vault.local / "recovery.lock"
+
+
+@contextmanager
+def _held(path: Path, run: str, wait_seconds: float, doing: str) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + wait_seconds
+    with path.open("a+") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise LockBusy(
+                        f"{doing}: {_holder(path)} is still running.",
+                        hint="Wait for it, or end that process, then run this again. "
+                        "The lock goes with the process.",
+                    ) from None
+                time.sleep(_POLL_SECONDS)
+        file.truncate(0)
+        file.write(json.dumps({"run": run, "pid": os.getpid(), "since": time.time()}))
+        file.flush()
+        yield
+
+
+def _holder(path: Path) -> str:
+    try:
+        told = json.loads(path.read_text())
+        return f"{told['run']}, process {told['pid']}, for {time.time() - told['since']:.0f} s"
+    except (OSError, ValueError, KeyError):
+        return "an unnamed run"

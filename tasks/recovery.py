@@ -1,0 +1,89 @@
+"""What every recovery has around it: the lock, the journal, the clock, the verdict, the evidence."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from lifeboat.core.checks import Verdict
+from lifeboat.core.errors import VerificationFailed
+from lifeboat.core.plan import RecoveryPlan
+from lifeboat.core.points import Asset, Facts
+from lifeboat.core.timeline import Outcome, Phase
+from lifeboat.settings import Settings
+from tasks import locks, services, vault, verification
+from tasks.orchestration import is_alone, step
+from tasks.record import Run, current_run, recorded, unfinished_runs
+
+log = logging.getLogger("lifeboat")
+
+
+@contextmanager
+def recovery(settings: Settings, procedure: str) -> Iterator[Run]:
+    """Hold the platform for one recovery and leave a record of it, whatever happens.
+
+    Raises LockBusy, with nothing touched, if another recovery is running.
+    """
+    directory = vault.runs_directory(settings)
+    with (
+        locks.recovery_lock(settings, run=procedure),
+        recorded(procedure, platform=settings.platform, directory=directory) as run,
+    ):
+        run.fact(
+            wal=settings.database.wal,
+            objective_rto_seconds=settings.objectives.rto_seconds,
+            objective_rpo_seconds=settings.objectives.rpo_seconds,
+            orchestrator="none" if is_alone() else "prefect",
+        )
+        _tell_of_interrupted_runs(settings)
+        yield run
+    vault.publish_record(settings, run)
+
+
+def _tell_of_interrupted_runs(settings: Settings) -> None:
+    for earlier in unfinished_runs(vault.runs_directory(settings)):
+        if not earlier.procedure.startswith("recover"):
+            continue
+        log.warning("An earlier %s (%s) was interrupted; %s.", earlier.procedure, earlier.id,
+                    earlier.error)
+        for moved in earlier.moved_aside:
+            log.warning("  It had moved aside: %s, now %s", moved.what, moved.where)
+        current_run().fact(continues_after=earlier.id)
+
+
+def end_dry_run(run: Run, plan: RecoveryPlan) -> RecoveryPlan:
+    """Show the plan and stop."""
+    run.uses_points(*(point.id for point in plan.points))
+    run.fact(dry_run=True)
+    log.info("The plan (a dry run: nothing is touched):\n%s", plan.in_words())
+    return plan
+
+
+@step(Phase.VERIFY)
+def verify(settings: Settings, expected: Mapping[Asset, Facts]) -> Verdict:
+    """Run the plan's verification checklist; every check gives its evidence."""
+    verdict = verification.verify_platform(settings, services.stack_of(settings), expected)
+    current_run().verdict(verdict)
+    return verdict
+
+
+def prove_recovered(settings: Settings, expected: Mapping[Asset, Facts]) -> Verdict:
+    """Verify, and raise VerificationFailed unless all checks passed: green means recovered."""
+    verdict = verify(settings, expected)
+    if not verdict.good:
+        told = "; ".join(f"{c.name} {c.status}: {c.evidence}" for c in verdict.not_passed)
+        raise VerificationFailed(
+            f"Verifying the recovery: {verdict.passed} of {verdict.total} checks passed. {told}",
+            hint="The platform is up as far as it came; damaged data was kept aside (see above).",
+        )
+    run = current_run()
+    vault.mark_verified(settings, run.record.points, by=run.id)
+    return verdict
+
+
+def outcome_in_words(run: Run) -> str:
+    record = run.record
+    if record.outcome is Outcome.DONE:
+        return f"{record.procedure} done in {record.seconds:.1f} s"
+    return f"{record.procedure} failed after {record.seconds:.1f} s: {record.error}"

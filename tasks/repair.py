@@ -1,0 +1,217 @@
+"""Damaged files and models: found by content, kept aside, rewritten in place, and proven."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import shutil
+from datetime import datetime, timezone
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from lifeboat.core.errors import PreconditionError, VerificationFailed
+from lifeboat.core.plan import RecoveryPlan
+from lifeboat.core.points import Asset, Facts, RecoveryPoint, Tier, choose_point
+from lifeboat.core.timeline import Phase
+from lifeboat.settings import Settings
+from lifeboat.tools import filesystem
+from tasks import vault
+from tasks.orchestration import side_by_side, step
+from tasks.record import current_run
+from tasks.trees import directories_of
+
+log = logging.getLogger("lifeboat")
+
+
+class Source(BaseModel):
+    """A recovery point, the tier from which it is read, and what it says of itself."""
+
+    model_config = ConfigDict(frozen=True)
+
+    point: RecoveryPoint
+    tier: Tier
+    facts: Facts
+
+    @property
+    def snapshot(self) -> str:
+        return self.point.copies[self.tier]
+
+    def path_of(self, directory: str) -> str:
+        """Where a directory lies inside the snapshot."""
+        try:
+            return self.facts.directories[directory].path
+        except KeyError:
+            raise PreconditionError(
+                f"Reading {self.point.id}: it holds no directory named {directory!r}, "
+                f"only {', '.join(self.facts.directories)}.",
+                hint="It was added or renamed after that point: choose a newer one.",
+            ) from None
+
+
+class Damage(BaseModel):
+    """What is wrong with one directory. File names are relative to it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    directory: str
+    path: str
+    missing: tuple[str, ...]
+    truncated: tuple[str, ...]
+    altered: tuple[str, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(sorted((*self.missing, *self.truncated, *self.altered)))
+
+    def in_words(self) -> str:
+        return (
+            f"{self.directory}: {len(self.missing)} missing, {len(self.truncated)} of another "
+            f"size, {len(self.altered)} altered"
+        )
+
+
+@step(Phase.DECIDE, retries=1)
+def choose_source(
+    settings: Settings,
+    asset: Asset,
+    *,
+    only_from: Tier | None = None,
+    not_after: datetime | None = None,
+) -> Source:
+    """Choose the newest fitting point and its cheapest tier. Raises PreconditionError if none is."""
+    tiers = (only_from,) if only_from else vault.RESTIC_TIERS
+    points = vault.list_points(
+        settings, assets=(asset,), tiers=tiers, tolerate_failures=only_from is None
+    )
+    point = choose_point(points, asset=asset, not_after=not_after, tiers=tiers)
+    tier = point.tiers[0]
+    return Source(point=point, tier=tier, facts=vault.read_facts(settings, point, tier))
+
+
+@step(Phase.DECIDE)
+def find_damage(settings: Settings, source: Source) -> tuple[Damage, ...]:
+    """Compare every file with the recovery point, by content. Nothing is changed.
+
+    Files newer than the point are not damage.
+    """
+    store = vault.repository(settings, source.point.asset, source.tier)
+    damages = []
+    for name, path in directories_of(settings, source.point.asset).items():
+        found = store.find_damage(source.snapshot, subfolder=source.path_of(name), target=path)
+        damages.append(
+            Damage(
+                directory=name,
+                path=str(path),
+                missing=found.missing,
+                truncated=found.truncated,
+                altered=found.altered,
+            )
+        )
+    current_run().fact(files_damaged=sum(len(damage.names) for damage in damages))
+    return tuple(damages)
+
+
+def plan_repair(
+    settings: Settings, source: Source, damages: tuple[Damage, ...], *, procedure: str
+) -> RecoveryPlan:
+    """Say what a repair would do. Raises PreconditionError if there is nothing to repair."""
+    if not any(damage.names for damage in damages):
+        raise PreconditionError(
+            f"Looking for damage against {source.point.id}: every file of it is there and whole.",
+            hint="Nothing was touched. Files newer than that point are not in it; "
+            "`lifeboat verify` tells whether the platform is healthy.",
+        )
+    asset = source.point.asset
+    services = settings.files.services if asset is Asset.FILES else settings.models.services
+    return RecoveryPlan(
+        procedure=procedure,
+        platform=settings.platform,
+        symptoms="; ".join(damage.in_words() for damage in damages),
+        points=(source.point,),
+        target=f"{source.point.id}, from {source.tier}",
+        expected_loss="changes since then to the damaged files; all other files stay as they are",
+        touches=tuple(damage.path for damage in damages if damage.names),
+        steps=(
+            f"stop {', '.join(services)}",
+            "keep the damaged files aside, rewrite only those",
+            "verify the integrity of every file",
+            f"start {', '.join(services)}",
+            "verify the platform",
+        ),
+        made_at=datetime.now(timezone.utc),
+    )
+
+
+@step(Phase.RESTORE)
+def keep_damaged(damages: tuple[Damage, ...]) -> None:
+    """Copy what is damaged aside, by name, before it is repaired in place."""
+    run = current_run()
+    for damage in damages:
+        names = (*damage.truncated, *damage.altered)
+        if not names:
+            continue
+        path = Path(damage.path)
+        size = sum((path / name).stat().st_size for name in names)
+        filesystem.require_free(path.parent, size, doing="Keeping the damaged files aside")
+        aside = path.with_name(f"{path.name}.damaged-{run.id}")
+        run.about_to("copy damaged files aside", where=str(aside))
+        for name in names:
+            target = aside / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path / name, target)
+        run.moved_aside(f"{len(names)} damaged files of {path}", aside)
+
+
+@step(Phase.RESTORE)
+def rewrite_damaged(settings: Settings, source: Source, damages: tuple[Damage, ...]) -> None:
+    """Bring back only what is missing or damaged. Raises VerificationFailed if any is left out."""
+    store = vault.repository(settings, source.point.asset, source.tier)
+    rewritten: list[str] = []
+    for damage in damages:
+        if not damage.names:
+            continue
+        summary = store.restore(
+            source.snapshot,
+            subfolder=source.path_of(damage.directory),
+            target=Path(damage.path),
+            overwrite="always",
+            include=damage.names,
+        )
+        done = {*summary.restored, *summary.updated}
+        left = [name for name in damage.names if name not in done]
+        if left:
+            raise VerificationFailed(
+                f"Repairing {damage.path}: {len(left)} of {len(damage.names)} damaged files "
+                f"were not rewritten, first {left[0]!r}.",
+                hint="Their damaged originals are kept aside. Try --from s3.",
+            )
+        rewritten += done
+    run = current_run()
+    run.fact(files_rewritten=len(rewritten))
+    run.keep("damage.json", json.dumps([d.model_dump() for d in damages], indent=1))
+
+
+@step(Phase.RESTORE, retries=2)
+def restore_directories(settings: Settings, source: Source) -> None:
+    """Restore a whole asset. What is there already and equal is not written again."""
+    store = vault.repository(settings, source.point.asset, source.tier)
+
+    def restore(name: str, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        filesystem.require_free(
+            path.parent,
+            source.facts.directories[name].bytes,
+            doing=f"Restoring {source.point.asset}",
+        )
+        store.restore(
+            source.snapshot, subfolder=source.path_of(name), target=path, overwrite="always"
+        )
+
+    side_by_side(
+        {
+            name: functools.partial(restore, name, path)
+            for name, path in directories_of(settings, source.point.asset).items()
+        }
+    )
