@@ -1,0 +1,139 @@
+"""The database on its way into the vault: a base copy that can be renamed into place, and its facts."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import shutil
+import socket
+from datetime import datetime, timezone
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from lifeboat.core.errors import PreconditionError
+from lifeboat.core.points import (
+    FACTS_NAME,
+    Asset,
+    DatabaseFacts,
+    DirectoryFacts,
+    Facts,
+    point_id,
+)
+from lifeboat.settings import Settings
+from lifeboat.tools import filesystem, git, postgres
+from tasks import locks, vault
+from tasks.orchestration import side_by_side, step
+from tasks.record import current_run
+
+log = logging.getLogger("lifeboat")
+
+UNFINISHED = ".partial"
+SLOT = "lifeboat"
+
+
+def connection(settings: Settings) -> postgres.Connection:
+    """How Lifeboat reaches the platform's database: a role with REPLICATION, over TCP."""
+    told = settings.database
+    return postgres.Connection(
+        host=told.host,
+        port=told.port,
+        user=told.user,
+        password=settings.secret("LIFEBOAT_DATABASE_PASSWORD"),
+        database=told.name,
+        bin_directory=told.bin_directory,
+    )
+
+
+class BaseCopy(BaseModel):
+    """A plain copy of the database in `directory/base`, not yet verified or published."""
+
+    model_config = ConfigDict(frozen=True)
+
+    directory: Path
+    identity: postgres.Identity
+    tables: dict[str, int]
+    backup: postgres.BaseBackup
+
+
+@step(retries=2)
+def copy_base(settings: Settings) -> BaseCopy:
+    """Copy the running database. Raises PreconditionError if versions differ or space is short."""
+    server = connection(settings)
+    postgres.require_same_major(server)
+    identity = postgres.identify(server)
+    hot = vault.hot_directory(settings)
+    _remove_unfinished(hot)
+    # The repository in the local vault grows by at most the same again.
+    filesystem.require_free(
+        hot, 2 * postgres.database_bytes(server), doing="Backing up the database"
+    )
+    tables = postgres.row_counts(server)
+    directory = hot / f"{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}{UNFINISHED}"
+    directory.mkdir(parents=True, mode=0o700)
+    backup = postgres.base_backup(server, directory / "base", label=settings.platform)
+    return BaseCopy(directory=directory, identity=identity, tables=tables, backup=backup)
+
+
+def _remove_unfinished(hot: Path) -> None:
+    for leftover in hot.glob(f"*{UNFINISHED}"):
+        log.warning("Removing %s, left by a backup that did not finish.", leftover)
+        shutil.rmtree(leftover)
+
+
+@step()
+def verify_copy(settings: Settings, copy: BaseCopy) -> Facts:
+    """Read every block of the copy, then write down what it is."""
+    base = copy.directory / "base"
+    postgres.verify_backup(base)
+    filesystem.take_ownership_of(base, like=settings.database.data_directory)
+    files, size = filesystem.tree_size(base)
+    # Names have whole seconds; rounding up keeps the promise that the base is from before them.
+    taken_at = copy.backup.stopped_at
+    facts = Facts(
+        point=point_id(Asset.DATABASE, taken_at),
+        asset=Asset.DATABASE,
+        platform=settings.platform,
+        host=socket.gethostname(),
+        taken_at=taken_at,
+        git_commit=git.head_commit(settings.code.directory) if settings.code else None,
+        database=DatabaseFacts(
+            system_identifier=copy.identity.system_identifier,
+            timeline=copy.backup.timeline,
+            start_lsn=copy.backup.start_lsn,
+            stop_lsn=copy.backup.stop_lsn,
+            server_version=copy.identity.version,
+            wal_segment_bytes=copy.identity.wal_segment_bytes,
+            started_at=copy.backup.started_at,
+            stopped_at=copy.backup.stopped_at,
+            tables=copy.tables,
+        ),
+        directories={"base": DirectoryFacts(path=str(base), files=files, bytes=size)},
+    )
+    filesystem.atomic_write(copy.directory / FACTS_NAME, facts.model_dump_json(indent=2).encode())
+    current_run().uses_points(facts.point)
+    return facts
+
+
+def store_copy(settings: Settings, copy: BaseCopy, facts: Facts) -> None:
+    """Snapshot the copy and its facts into both tiers."""
+    vault.store_in_both_tiers(
+        settings, facts, [copy.directory / FACTS_NAME, copy.directory / "base"]
+    )
+
+
+@step()
+def publish_hot_copy(settings: Settings, copy: BaseCopy, facts: Facts) -> Path:
+    """Give the copy its final name, and then remove the hot copies before it.
+
+    Stands aside from a recovery, which may be about to rename one of them into place.
+    """
+    locks.stand_aside(settings, doing="Publishing the hot copy")
+    hot = vault.hot_directory(settings)
+    place = hot / facts.point
+    copy.directory.rename(place)
+    filesystem.sync_directory(hot)
+    for older in hot.iterdir():
+        if older != place and not older.name.endswith(UNFINISHED):
+            shutil.rmtree(older)
+    return place

@@ -1,0 +1,215 @@
+"""The database on its way back: a base copy renamed into place, the WAL staged inside it, replayed.
+
+Nothing is overwritten. The damaged data directory is moved aside; the base is verified block by
+block and the WAL is known to be complete before the place is touched.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from datetime import datetime
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from lifeboat.core.errors import PreconditionError, VerificationFailed
+from lifeboat.core.ladder import DatabaseAssessment
+from lifeboat.core.points import Facts, RecoveryPoint, Tier
+from lifeboat.core.timeline import Phase
+from lifeboat.core.wal import format_lsn
+from lifeboat.settings import Settings
+from lifeboat.tools import filesystem, postgres
+from tasks import vault, wal
+from tasks.database import SLOT, connection
+from tasks.orchestration import step
+from tasks.record import current_run
+from tasks.services import stack_of
+
+log = logging.getLogger("lifeboat")
+
+INCOMING = ".incoming-"
+
+
+class Incoming(BaseModel):
+    """A base copy beside the data directory, verified, not yet in place."""
+
+    model_config = ConfigDict(frozen=True)
+
+    directory: Path
+    facts: Facts
+    tier: Tier
+
+
+@step(Phase.DETECT)
+def assess_database(settings: Settings) -> DatabaseAssessment:
+    """Step 1 of scenario 1: the state of the service, its log, and what lies in its directory."""
+    stack = stack_of(settings)
+    name = settings.database.service
+    status = next((s for s in stack.status() if s.name == name), None)
+    answers = postgres.answers(connection(settings))
+    problems = postgres.cluster_problems(settings.database.data_directory)
+    blocks = ""
+    if answers:
+        try:
+            postgres.read_every_block(connection(settings))
+        except VerificationFailed as error:
+            blocks = str(error)
+    log_tail = tuple(stack.logs(name, 20).splitlines()) if status else ()
+    found = DatabaseAssessment(
+        service_state=status.state if status else "unknown to the stack",
+        answers=answers,
+        cluster_problems=problems,
+        block_problems=blocks,
+        log_tail=log_tail,
+    )
+    log.info("The database: %s.", found.in_words())
+    return found
+
+
+@step(Phase.START)
+def restart_database(settings: Settings) -> None:
+    """Step 2 of scenario 1: restart, wait, and prove that every block can be read."""
+    stack_of(settings).restart([settings.database.service])
+    postgres.wait_until_ready(
+        connection(settings), timeout_seconds=settings.recovery.restart_seconds
+    )
+    postgres.read_every_block(connection(settings))
+
+
+@step(Phase.FETCH)
+def bring_base(settings: Settings, point: RecoveryPoint, tier: Tier) -> Incoming:
+    """Put a verified base copy beside the data directory. The hot copy is renamed, not copied."""
+    data = settings.database.data_directory
+    data.parent.mkdir(parents=True, exist_ok=True)
+    incoming = data.with_name(f"{data.name}{INCOMING}{current_run().id}")
+    facts = vault.read_facts(settings, point, tier)
+    if tier is Tier.HOT:
+        base = Path(point.copies[tier]) / "base"
+        postgres.verify_backup(base)
+        filesystem.bring(base, incoming)
+    else:
+        source = facts.directories["base"]
+        filesystem.require_free(data.parent, source.bytes, doing=f"Restoring {point.id}")
+        vault.repository(settings, point.asset, tier).restore(
+            point.copies[tier],
+            subfolder=source.path,
+            target=incoming,
+            overwrite="always",
+            timeout_seconds=_time_box(settings, tier),
+        )
+        postgres.verify_backup(incoming)
+    if data.exists():
+        filesystem.take_ownership_of(incoming, like=data)
+    return Incoming(directory=incoming, facts=facts, tier=tier)
+
+
+def _time_box(settings: Settings, tier: Tier) -> float:
+    return {
+        Tier.HOT: settings.recovery.hot_seconds,
+        Tier.LOCAL: settings.recovery.local_seconds,
+        Tier.S3: settings.recovery.s3_seconds,
+    }[tier]
+
+
+@step(Phase.FETCH)
+def collect_wal(
+    settings: Settings, incoming: Incoming, *, to_time: datetime | None, prefer: Tier
+) -> wal.CollectedWal:
+    """Bring together every WAL segment from the base to the target, and prove there is no hole.
+
+    Raises PreconditionError, naming the first missing segment, before the target is touched.
+    """
+    return wal.collect(
+        settings,
+        incoming.facts,
+        to_time=to_time,
+        prefer=prefer,
+        beside=incoming.directory,
+    )
+
+
+@step(Phase.RESTORE)
+def stage_recovery(
+    incoming: Incoming, collected: wal.CollectedWal, *, to_time: datetime | None
+) -> None:
+    """Put the WAL into the base copy and tell PostgreSQL how far to replay it."""
+    postgres.stage_recovery(
+        incoming.directory,
+        segments=collected.segments,
+        histories=collected.histories,
+        target_time=to_time,
+        target_timeline=collected.timeline,
+    )
+    current_run().fact(wal_segments_staged=len(collected.segments))
+
+
+@step(Phase.RESTORE)
+def move_into_place(settings: Settings, incoming: Incoming) -> None:
+    """Rename the damaged directory aside and the base copy into its place."""
+    run = current_run()
+    data = settings.database.data_directory
+    aside = data.with_name(f"{data.name}.damaged-{run.id}")
+    run.about_to("rename the base copy into place", place=str(data), aside=str(aside))
+    began = time.perf_counter()
+    moved = filesystem.swap_in(incoming.directory, data, aside=aside)
+    run.fact(rename_seconds=round(time.perf_counter() - began, 4))
+    if moved:
+        run.moved_aside(f"the damaged data directory {data}", aside)
+
+
+@step(Phase.REPLAY)
+def replay(settings: Settings, collected: wal.CollectedWal, *, seconds: float) -> None:
+    """Start the database and wait until it has replayed all of the WAL and takes writes.
+
+    Raises VerificationFailed if it stopped short of what was staged.
+    """
+    server = connection(settings)
+    stack_of(settings).start([settings.database.service])
+    postgres.wait_until_ready(server, timeout_seconds=seconds)
+    reached = postgres.recovered_to(settings.database.data_directory)
+    if collected.must_reach_lsn and reached.lsn < collected.must_reach_lsn:
+        raise VerificationFailed(
+            f"Replaying the WAL: it ended at {format_lsn(reached.lsn)}, but the WAL that was "
+            f"staged goes to {format_lsn(collected.must_reach_lsn)}.",
+            hint="A segment is damaged. The next rung takes the WAL from S3.",
+        )
+    postgres.finish_recovery(server)
+    current_run().fact(recovered_to_lsn=format_lsn(reached.lsn), timeline=reached.timeline)
+    wal.discard(collected)
+
+
+@step(Phase.START, retries=1)
+def rearm_wal(settings: Settings) -> None:
+    """Make the slot again and start the receiver, so that the recovered database is protected.
+
+    Before the application starts: with synchronous WAL its commits wait for the receiver.
+    """
+    wal.rearm(settings, connection(settings), SLOT)
+
+
+@step(Phase.RESTORE)
+def put_back(settings: Settings, incoming: Incoming) -> None:
+    """After a rung failed: stop the database, and keep what the rung had put in place aside."""
+    data = settings.database.data_directory
+    stack_of(settings).stop([settings.database.service])
+    if incoming.directory.exists():
+        shutil.rmtree(incoming.directory)
+    if data.exists():
+        run = current_run()
+        aside = data.with_name(f"{data.name}.failed-{incoming.tier}-{run.id}")
+        data.rename(aside)
+        run.moved_aside(f"what the rung {incoming.tier} had put in place", aside)
+
+
+def refuse_running_stranger(settings: Settings) -> None:
+    """Raise PreconditionError if something else than our service answers at the database's port."""
+    stack = stack_of(settings)
+    state = {s.name: s.state for s in stack.status()}.get(settings.database.service)
+    if state != "running" and postgres.answers(connection(settings)):
+        raise PreconditionError(
+            f"Checking port {settings.database.port}: a database answers there, but the service "
+            f"{settings.database.service} is {state}.",
+            hint="Find out which server it is before you recover.",
+        )
