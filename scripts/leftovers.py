@@ -21,37 +21,58 @@ STOP_SECONDS = 120
 @dataclass(frozen=True)
 class Process:
     pid: int
-    command: str
+    parent: int
+    words: tuple[str, ...]  # its program and arguments, paths made absolute where that is known
 
     def __str__(self) -> str:
-        return f"process {self.pid}: {self.command[:110]}"
+        return f"process {self.pid}: {' '.join(self.words)[:110]}"
 
 
 def processes_using(*directories: Path) -> list[Process]:
-    """Return the running programs that were started from, or told about, these directories."""
+    """Return the running programs that were started from, or told about, these directories.
+
+    Those that led to this one (make, a shell) are not among them.
+    """
     beginnings = tuple(f"{directory}{os.sep}" for directory in directories)
-    own = {os.getpid(), os.getppid()}
+    processes = {process.pid: process for process in running()}
+    own, pid = set(), os.getpid()
+    while pid in processes and pid not in own:
+        own.add(pid)
+        pid = processes[pid].parent
     return [
         process
-        for process in running()
+        for process in processes.values()
         if process.pid not in own
-        and any(beginning in f"{process.command}{os.sep}" for beginning in beginnings)
+        and any(
+            f"{word.rpartition('=')[2]}{os.sep}".startswith(beginnings) for word in process.words
+        )
     ]
 
 
 def running() -> Iterator[Process]:
-    if Path("/proc/self/cmdline").exists():  # Linux, with or without a ps
-        for directory in Path("/proc").glob("[0-9]*"):
-            try:
-                words = (directory / "cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue  # it ended meanwhile
-            yield Process(int(directory.name), b" ".join(words).decode(errors="replace").strip())
+    """Yield every process that may be looked at, from /proc or, where there is none, from ps."""
+    if not Path("/proc/self/cmdline").exists():
+        listing = subprocess.run(
+            ["ps", "-axo", "pid=,ppid=,args="], capture_output=True, text=True, check=True
+        )
+        for line in listing.stdout.splitlines():
+            pid, parent, *words = line.split()
+            yield Process(int(pid), int(parent), tuple(words))
         return
-    listing = subprocess.run(["ps", "-axo", "pid=,args="], capture_output=True, text=True)
-    for line in listing.stdout.splitlines():
-        pid, _, command = line.strip().partition(" ")
-        yield Process(int(pid), command)
+    for directory in Path("/proc").glob("[0-9]*"):
+        try:
+            words = os.fsdecode((directory / "cmdline").read_bytes()).split("\0")
+            cwd = os.readlink(directory / "cwd")
+            program = os.readlink(directory / "exe")
+            parent = int((directory / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue  # it ended meanwhile, or belongs to someone else
+        paths = [
+            os.path.normpath(os.path.join(cwd, word)) if "/" in word else word for word in words
+        ]
+        if paths[0] != program:
+            paths.insert(0, program)
+        yield Process(int(directory.name), parent, tuple(filter(None, paths)))
 
 
 def clean() -> int:
