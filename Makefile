@@ -22,8 +22,8 @@ help:
 	@echo 'make clean      stop the staging stack; remove .venv, .lifeboat (with the reports of'
 	@echo '                its drills and the restic that was fetched) and all caches'
 	@echo
-	@echo 'ARGS="..." is handed on:  make drill ARGS="--scenario database"   make test ARGS="-k wal"'
-	@echo 'PYTHON=... names the Python to build .venv with (3.11 to 3.14); WORKERS=... of the tests'
+	@echo 'ARGS="..." is handed on:  make drill ARGS=--help   make test ARGS="-k wal"'
+	@echo 'PYTHON=... names the Python to build .venv with, 3.11 to 3.14 (another one: make clean first)'
 
 setup:
 	@command -v $(PYTHON) >/dev/null || { \
