@@ -1,0 +1,345 @@
+"""Directories on this host: moved by rename, never overwritten, and durable before they count.
+
+What the operating system refuses (no permission, no space) is raised as OSError, which names the
+file; what is refused here, before anything was touched, as PreconditionError.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import functools
+import hashlib
+import itertools
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from lifeboat.core.errors import PermanentError, PreconditionError
+
+_DIGEST_THREADS = 4
+_DIGESTS_AT_ONCE = 1000  # tasks waiting in the pool; a million of them would fill the memory
+_RESERVE_BYTES = 64 << 20  # a file system that is filled to the last byte stops the platform
+
+
+# --- looking --------------------------------------------------------------------------------
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes that this process may still write at `path`, or at its nearest existing parent."""
+    while not path.exists():
+        path = path.parent
+    told = os.statvfs(path)
+    return told.f_bavail * told.f_frsize
+
+
+def require_free(path: Path, needed_bytes: int, *, doing: str) -> None:
+    """Raise PreconditionError unless `needed_bytes` and a small reserve fit."""
+    free = free_bytes(path)
+    if free < needed_bytes + _RESERVE_BYTES:
+        raise PreconditionError(
+            f"{doing}: needs {needed_bytes / 1e6:.0f} MB and {_RESERVE_BYTES / 1e6:.0f} MB to "
+            f"spare at {path}, where {free / 1e6:.0f} MB are free.",
+            hint="Nothing was touched. Free some space, then run it again.",
+        )
+
+
+def tree_size(path: Path) -> tuple[int, int]:
+    """(files, bytes) below `path`. Memory does not grow with the number of files."""
+    files = size = 0
+    for entry in walk(path):
+        try:
+            size += entry.stat(follow_symlinks=False).st_size
+        except FileNotFoundError:
+            continue
+        files += 1
+    return files, size
+
+
+def walk(path: Path) -> Iterator[os.DirEntry[str]]:
+    """Every regular file below `path`, in no order. Files that vanish meanwhile are passed over.
+
+    Raises FileNotFoundError if `path` itself is not there: a lost directory is not an empty one.
+    """
+    pending = [os.fspath(path)]
+    top = True
+    while pending:
+        try:
+            entries = os.scandir(pending.pop())
+        except FileNotFoundError:
+            if top:
+                raise
+            continue
+        top = False
+        with entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(entry.path)
+                elif entry.is_file(follow_symlinks=False):
+                    yield entry
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digests(path: Path) -> dict[str, str]:
+    """SHA-256 of every file below `path` by its relative path; of a single file by its name.
+
+    Two cores read and digest 1.3 GB/s of files in the page cache.
+    """
+    if path.is_file():
+        return {path.name: digest(path)}
+
+    def of(name: str) -> tuple[str, str] | None:
+        try:
+            return name, digest(path / name)
+        except FileNotFoundError:
+            return None
+
+    names = (os.path.relpath(entry.path, path) for entry in walk(path))
+    found: dict[str, str] = {}
+    with ThreadPoolExecutor(max_workers=_DIGEST_THREADS) as pool:
+        while some := list(itertools.islice(names, _DIGESTS_AT_ONCE)):
+            found.update(filter(None, pool.map(of, some)))
+    return found
+
+
+# --- moving ---------------------------------------------------------------------------------
+
+
+def move_aside(path: Path, *, label: str) -> Path:
+    """Rename damaged data to `<name>.damaged-<label>` beside it, and say where it is now.
+
+    Takes the same time for any size, and never replaces what was moved aside before.
+    """
+    for number in itertools.count(1):
+        again = "" if number == 1 else f"-{number}"
+        aside = path.with_name(f"{path.name}.damaged-{label}{again}")
+        if not os.path.lexists(aside):
+            break
+    path.rename(aside)
+    sync_directory(path.parent)
+    return aside
+
+
+def swap_in(incoming: Path, place: Path, *, aside: Path) -> bool:
+    """Rename `place` to `aside` and `incoming` to `place`; say whether there was anything aside.
+
+    If the second rename fails the first is undone. Raises PreconditionError, with nothing
+    touched, if a rename can't work: other file systems, a mount point, a symbolic link, or
+    something at `aside`.
+    """
+    _refuse_swap(incoming, place, aside)
+    existed = place.exists()
+    if existed:
+        place.rename(aside)
+    try:
+        incoming.rename(place)
+    except BaseException as error:
+        _undo(place, aside if existed else None, error)
+        raise
+    for directory in {place.parent, aside.parent, incoming.parent}:
+        sync_directory(directory)
+    return existed
+
+
+def _refuse_swap(incoming: Path, place: Path, aside: Path) -> None:
+    doing = f"Renaming {incoming} to {place}"
+    if not incoming.exists():
+        raise PreconditionError(f"{doing}: {incoming} is not there.")
+    if os.path.lexists(aside):
+        raise PreconditionError(
+            f"Moving {place} aside: {aside} exists.",
+            hint="Nothing was touched. Look at it and rename it.",
+        )
+    if place.is_symlink():
+        raise PreconditionError(
+            f"{doing}: {place} is a symbolic link to {place.resolve()}.",
+            hint="Nothing was touched. Name the directory itself in lifeboat.yaml.",
+        )
+    device = place.parent.stat().st_dev
+    if place.exists() and place.stat().st_dev != device:
+        raise PreconditionError(
+            f"{doing}: {place} is a mount point.",
+            hint="Nothing was touched. Keep the data in a directory below the mount point and "
+            "name that one in lifeboat.yaml.",
+        )
+    if device not in (incoming.stat().st_dev, aside.parent.stat().st_dev):
+        raise PreconditionError(
+            f"{doing}: they lie on different file systems.",
+            hint="Nothing was touched. Put the incoming copy beside the place.",
+        )
+
+
+def _undo(place: Path, aside: Path | None, error: BaseException) -> None:
+    if aside is not None:
+        try:
+            aside.rename(place)
+        except OSError as second:
+            raise PermanentError(
+                f"Renaming {aside} back to {place}: {second.strerror}.",
+                hint=f"What was at {place} lies whole in {aside}: rename it by hand.",
+            ) from error
+    if isinstance(error, OSError):
+        raise PermanentError(
+            f"Renaming to {place}: {error.strerror}.", hint="What was there is there again."
+        ) from error
+
+
+def bring(source: Path, target: Path) -> None:
+    """Make `source` be `target`: by rename, or by a copy if it lies on another file system.
+
+    The target must not exist. A rename takes the same time for any size; a copy appears under its
+    name only when it is whole and durable.
+    """
+    if os.path.lexists(target):
+        raise PreconditionError(
+            f"Bringing {source} to {target}: {target} exists.", hint="Nothing was touched."
+        )
+    try:
+        source.rename(target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        _copy_tree(source, target)
+    sync_directory(target.parent)
+
+
+def _copy_tree(source: Path, target: Path) -> None:
+    _, size = tree_size(source)
+    require_free(target.parent, size, doing=f"Copying {source} to {target.parent}")
+    part = target.with_name(f"{target.name}.part")
+    try:
+        shutil.copytree(source, part, symlinks=True, copy_function=copy_file)
+        sync_tree(part)
+        part.rename(target)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+
+
+def copy_file(source: str | Path, target: str | Path) -> str:
+    """Copy content and metadata inside the kernel; shares blocks where the file system can.
+
+    The target must not exist.
+    """
+    with open(source, "rb") as reader, open(target, "xb") as writer:
+        remaining = os.fstat(reader.fileno()).st_size
+        try:
+            while remaining:
+                copied = os.copy_file_range(reader.fileno(), writer.fileno(), remaining)
+                if copied == 0:
+                    break
+                remaining -= copied
+        except OSError as error:
+            if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise
+            reader.seek(0)
+            writer.seek(0)
+            shutil.copyfileobj(reader, writer, 1 << 20)
+    shutil.copystat(source, target)
+    return os.fspath(target)
+
+
+def take_ownership_of(path: Path, *, like: Path) -> None:
+    """Give a tree the owner of another directory and mode 0700. Nothing to do where it has them."""
+    wanted = like.stat()
+    path.chmod(0o700)
+    have = path.stat()
+    if (have.st_uid, have.st_gid) == (wanted.st_uid, wanted.st_gid):
+        return
+    os.chown(path, wanted.st_uid, wanted.st_gid)
+    for parent, directories, files in os.walk(path):
+        for name in (*directories, *files):
+            os.chown(
+                os.path.join(parent, name), wanted.st_uid, wanted.st_gid, follow_symlinks=False
+            )
+
+
+# --- durable writing ------------------------------------------------------------------------
+
+
+def sync_tree(path: Path) -> None:
+    """Make a restored tree durable, before it is swapped in and the old one counts as replaced.
+
+    restic does not do this; pg_basebackup does, and PostgreSQL syncs its whole directory before
+    it replays. With syncfs(2): 1.8 s for 1 GB just written in 3,000 files and 0.4 s for 20,000
+    small ones, where one fsync for each file took 2.7 s and 3.1 s with 8 threads. It also writes
+    out what others left unwritten on that file system.
+    """
+    flush = _syncfs()
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        if flush is not None:
+            if flush(handle) != 0:
+                number = ctypes.get_errno()
+                raise OSError(number, os.strerror(number), os.fspath(path))
+            return
+    finally:
+        os.close(handle)
+    for parent, _, files in os.walk(path):
+        for name in files:
+            with contextlib.suppress(FileNotFoundError):
+                _sync(os.path.join(parent, name), os.O_NOFOLLOW)
+        sync_directory(Path(parent))
+
+
+@functools.cache
+def _syncfs() -> Callable[[int], int] | None:
+    return getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+
+
+def sync_directory(path: Path) -> None:
+    """Make renames in a directory durable."""
+    _sync(path, os.O_DIRECTORY)
+
+
+def _sync(path: str | Path, flags: int) -> None:
+    handle = os.open(path, os.O_RDONLY | flags)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def atomic_write(path: Path, data: bytes, *, mode: int = 0o600) -> None:
+    """Write a file so that it is either the old one or the whole new one, also after a crash."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
+
+
+def append_line_durably(path: Path, line: str) -> None:
+    """Append one line that is on the disk when this returns.
+
+    A last line that a crash left without its end gets one, so that it spoils no other.
+    """
+    existed = path.exists()
+    data = line.encode() + b"\n"
+    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "r+b") as file:
+        end = file.seek(0, os.SEEK_END)
+        if end:
+            file.seek(end - 1)
+            if file.read(1) != b"\n":
+                data = b"\n" + data
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    if not existed:
+        sync_directory(path.parent)
