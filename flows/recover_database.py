@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+from lifeboat.core.plan import RecoveryPlan
+from lifeboat.core.requests import RecoverDatabase
+from lifeboat.core.timeline import RunRecord
+from lifeboat.settings import load_settings
+from tasks import approval, climb, recovery, restore_database, services
+from tasks.orchestration import procedure
+
+
+@procedure("recover-database")
+def recover_database(request: RecoverDatabase = RecoverDatabase()) -> RunRecord | RecoveryPlan:
+    """Scenario 1 of the plan: the database server failed, or its data is wrong since a moment.
+
+    Before you start: for a point in time, know the last moment at which the data was right.
+
+    1. Assess: the service, its log, its data directory, its blocks.
+    2. Show the plan and wait for approval.
+    3. Climb the ladder, cheapest cure first, until one holds: restart the service; rename the hot
+       copy into place; restore from the local vault; restore from S3. Each replays the WAL to the
+       newest row, or to the point in time. The application is stopped before the first restore.
+    4. Protect the recovered database: slot and WAL receiver.
+    5. Start the application.
+    6. Verify the platform.
+
+    What it changes: the data directory; the damaged one lies beside it, as `*.damaged-<run>`.
+    If it fails: the reasons of every rung are told; nothing was removed; run it again.
+    Evidence: the record has every rung with its reason, the phases, the last LSN and the checks.
+    """
+    settings = load_settings(request.config or None)
+    with recovery.recovery(settings, "recover-database") as run:
+        assessment = restore_database.assess_database(settings)
+        points = climb.choose_points(settings, request)
+        rungs = climb.choose_rungs(assessment, points, request)
+        plan = climb.plan_climb(settings, assessment, points, rungs, request)
+        if request.dry_run:
+            return recovery.end_dry_run(run, plan)
+        approval.approve(plan, request.approval)
+
+        facts = climb.climb(settings, rungs, points, to_time=request.target_time)
+
+        restore_database.rearm_wal(settings)
+        services.start_services(settings, services.application_services(settings))
+        expected = recovery.expectations(settings, facts)
+        recovery.prove_recovered(settings, expected)
+        services.start_services(settings, settings.stack.backup_services)
+    return run.record

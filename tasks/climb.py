@@ -1,0 +1,174 @@
+"""The ladder of scenario 1: one cure after another, cheapest first, until one holds."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from datetime import datetime, timezone
+
+from lifeboat.core import ladder
+from lifeboat.core.errors import PermanentError, PreconditionError, RecoveryError
+from lifeboat.core.ladder import DatabaseAssessment, Rung, RungChoice
+from lifeboat.core.plan import RecoveryPlan
+from lifeboat.core.points import Asset, Facts, RecoveryPoint, Tier, choose_point
+from lifeboat.core.requests import RecoverDatabase
+from lifeboat.core.timeline import Outcome, Phase, RungAttempt
+from lifeboat.settings import Settings
+from tasks import restore_database, services, vault
+from tasks.orchestration import step
+from tasks.record import current_run
+
+log = logging.getLogger("lifeboat")
+
+
+@step(Phase.DECIDE, retries=1)
+def choose_points(settings: Settings, request: RecoverDatabase) -> dict[Tier, RecoveryPoint]:
+    """The newest fitting point in each tier. Raises PreconditionError if no tier has one."""
+    wanted = (request.only_from,) if request.only_from is Tier.S3 else tuple(Tier)
+    points = vault.list_points(
+        settings, assets=(Asset.DATABASE,), tiers=wanted, tolerate_failures=True
+    )
+    chosen: dict[Tier, RecoveryPoint] = {}
+    for tier in wanted:
+        try:
+            chosen[tier] = choose_point(
+                points, asset=Asset.DATABASE, not_after=request.target_time, tiers=(tier,)
+            )
+        except PreconditionError as error:
+            log.info("%s", error)
+    if not chosen and request.target_time:
+        choose_point(points, asset=Asset.DATABASE, not_after=request.target_time, tiers=wanted)
+    return chosen
+
+
+def choose_rungs(
+    assessment: DatabaseAssessment,
+    points: Mapping[Tier, RecoveryPoint],
+    request: RecoverDatabase,
+) -> tuple[RungChoice, ...]:
+    """Which rungs to try. Raises PreconditionError if the database is well or nothing can help."""
+    if assessment.healthy and request.target_time is None and request.only_from is None:
+        raise PreconditionError(
+            "Assessing the database: it runs, answers, and every block of it can be read.",
+            hint="Nothing was touched. For a point in time use --to-time; to restore a backup all "
+            "the same use --from local or --from s3.",
+        )
+    rungs = ladder.choose_rungs(
+        assessment,
+        tiers_with_a_point=points.keys(),
+        only_from=request.only_from,
+        to_time=request.target_time,
+        allowed=request.rungs,
+    )
+    if not any(choice.use for choice in rungs):
+        raise PreconditionError(
+            "Choosing a cure for the database: there is none. "
+            + "; ".join(f"{choice.rung}: {choice.reason}" for choice in rungs),
+            hint="Nothing was touched. `lifeboat points` shows what there is.",
+        )
+    return rungs
+
+
+def plan_climb(
+    settings: Settings,
+    assessment: DatabaseAssessment,
+    points: Mapping[Tier, RecoveryPoint],
+    rungs: tuple[RungChoice, ...],
+    request: RecoverDatabase,
+) -> RecoveryPlan:
+    target = request.target_time
+    loss = (
+        f"everything written after {target.isoformat()}"
+        if target
+        else "no acknowledged row, if the WAL receiver was running; at most what it lagged"
+    )
+    used = {c.rung.tier for c in rungs if c.use and c.rung.tier}
+    return RecoveryPlan(
+        procedure="recover-database",
+        platform=settings.platform,
+        symptoms=assessment.in_words(),
+        points=tuple({points[tier].id: points[tier] for tier in Tier if tier in used}.values()),
+        target=target.isoformat() if target else "the newest row in the WAL",
+        expected_loss=loss,
+        touches=(f"{settings.database.data_directory} (the damaged one is kept beside it)",),
+        steps=tuple(
+            f"{choice.rung}: {choice.reason}" + ("" if choice.use else " (passed over)")
+            for choice in rungs
+        ),
+        made_at=datetime.now(timezone.utc),
+    )
+
+
+def climb(
+    settings: Settings,
+    rungs: tuple[RungChoice, ...],
+    points: Mapping[Tier, RecoveryPoint],
+    *,
+    to_time: datetime | None,
+) -> Facts | None:
+    """Try the rungs in order; give the facts of the base that was restored (None for a restart).
+
+    Each attempt is recorded with its reason and seconds. Raises PermanentError with all the
+    reasons if none holds.
+    """
+    run = current_run()
+    stopped = False
+    for choice in rungs:
+        if not choice.use:
+            run.rung(RungAttempt(rung=choice.rung, outcome=Outcome.SKIPPED, reason=choice.reason))
+            continue
+        began = time.time()
+        try:
+            facts = None
+            if choice.rung is Rung.RESTART:
+                restore_database.restart_database(settings)
+            else:
+                if not stopped:
+                    services.stop_services(settings, services.everything_that_writes(settings))
+                    stopped = True
+                tier = choice.rung.tier
+                assert tier is not None
+                facts = restore_from(settings, points[tier], tier, to_time=to_time)
+        except RecoveryError as error:
+            log.warning("The rung %s did not hold: %s", choice.rung, error)
+            run.rung(
+                RungAttempt(
+                    rung=choice.rung,
+                    outcome=Outcome.FAILED,
+                    reason=str(error),
+                    seconds=time.time() - began,
+                )
+            )
+            continue
+        run.rung(
+            RungAttempt(
+                rung=choice.rung,
+                outcome=Outcome.DONE,
+                reason=choice.reason,
+                seconds=time.time() - began,
+            )
+        )
+        return facts
+    told = "; ".join(f"{r.rung}: {r.reason}" for r in run.record.rungs)
+    raise PermanentError(
+        f"Recovering the database: no rung of the ladder held. {told}",
+        hint="Nothing was removed: the damaged data lies beside the data directory.",
+    )
+
+
+def restore_from(
+    settings: Settings, point: RecoveryPoint, tier: Tier, *, to_time: datetime | None
+) -> Facts:
+    """Restore one base copy and replay the WAL; put back what was there if it fails."""
+    incoming = restore_database.bring_base(settings, point, tier)
+    try:
+        collected = restore_database.collect_wal(settings, incoming, to_time=to_time, prefer=tier)
+        restore_database.stage_recovery(incoming, collected, to_time=to_time)
+    except BaseException:
+        restore_database.discard(incoming)
+        raise
+    restore_database.move_into_place(settings, incoming)
+    restore_database.replay(settings, collected, tier=tier)
+    current_run().uses_points(point.id)
+    return incoming.facts
