@@ -284,10 +284,10 @@ def sync_tree(path: Path) -> None:
             return
     finally:
         os.close(handle)
-    for parent, _, files in os.walk(path):
-        for name in files:
-            with contextlib.suppress(FileNotFoundError):
-                _sync(os.path.join(parent, name), os.O_NOFOLLOW)
+    for entry in walk(path):
+        with contextlib.suppress(FileNotFoundError):
+            _sync(entry.path, os.O_NOFOLLOW)
+    for parent, _, _ in os.walk(path):
         sync_directory(Path(parent))
 
 

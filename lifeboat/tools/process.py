@@ -73,6 +73,7 @@ def run(
     input: bytes | None = None,
     secrets: Collection[str] = (),
     on_line: Callable[[str], None] | None = None,
+    on_error_line: Callable[[str], None] | None = None,
     ok_codes: Collection[int] = (0,),
 ) -> Finished:
     """Run a program to its end and give what it said.
@@ -83,7 +84,8 @@ def run(
     SIGTERM and after 5 s SIGKILL. If this process is killed the program gets SIGTERM (Linux).
 
     With `on_line` standard output is handed over line by line while the program runs, in the
-    thread of the caller, and `stdout` of the result is empty.
+    thread of the caller, and `stdout` of the result is empty. `on_error_line` gets the lines of
+    standard error, masked.
 
     Raises CommandFailed with the last 25 lines of standard error, `secrets` masked, for an exit
     code that is not in `ok_codes`; TransientCommandFailed on a time-out; PreconditionError, saying
@@ -106,7 +108,7 @@ def run(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    said = _Said(hidden, on_line)
+    said = _Said(hidden, on_line, on_error_line)
     try:
         with child:
             exit_code = _converse(
@@ -235,6 +237,7 @@ class _Said:
 
     hidden: tuple[str, ...]
     on_line: Callable[[str], None] | None
+    on_error_line: Callable[[str], None] | None
     stdout: bytearray = field(default_factory=bytearray)
     _line: bytearray = field(default_factory=bytearray)
     _error_line: bytearray = field(default_factory=bytearray)
@@ -257,7 +260,10 @@ class _Said:
     def take_stderr(self, chunk: bytes) -> None:
         for line in _whole_lines(self._error_line, chunk):
             # Cut only after masking, or half a secret would stay.
-            self._tail.append(mask(line, self.hidden).rstrip()[:_LONGEST_TAIL_LINE])
+            masked = mask(line, self.hidden).rstrip()
+            self._tail.append(masked[:_LONGEST_TAIL_LINE])
+            if self.on_error_line is not None:
+                self.on_error_line(masked)
 
 
 def _whole_lines(rest: bytearray, chunk: bytes) -> list[str]:
