@@ -348,9 +348,11 @@ class ProcessStack:
                 url = environment.get("SUPERVISOR_SERVER_URL", "")
                 here = environment.get(_CONFIG_VARIABLE) == str(self._config_path)
                 # The oldest one is the service; others that carry the name are its children.
-                if here and name and url.endswith(f":{supervisor.port}"):
-                    if name not in found or candidate.create_time() < found[name].create_time():
-                        found[name] = candidate
+                if not here or not name or not url.endswith(f":{supervisor.port}"):
+                    continue
+                # The oldest one is the service; others that carry the name are its children.
+                if name not in found or candidate.create_time() < found[name].create_time():
+                    found[name] = candidate
         return found
 
     def _end_orphans(self, supervisor: _Supervisor, names: Collection[str]) -> None:

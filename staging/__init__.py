@@ -1,0 +1,1 @@
+"""The CAD AI Platform in small: what Lifeboat's drills break and recover."""

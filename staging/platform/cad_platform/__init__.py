@@ -1,0 +1,1 @@
+"""The CAD AI Platform's application code."""

@@ -1,0 +1,41 @@
+"""Free ports on 127.0.0.1, chosen once for a site and kept."""
+
+from __future__ import annotations
+
+import random
+import socket
+from dataclasses import dataclass, fields
+
+
+@dataclass(frozen=True)
+class Ports:
+    postgres: int
+    redis: int
+    backend: int
+    ai: int
+    metrics: int
+    supervisor: int
+    s3: int
+    s3_grpc: int
+    s3_master: int
+    s3_master_grpc: int
+    s3_volume: int
+    s3_volume_grpc: int
+    s3_filer: int
+    s3_filer_grpc: int
+
+
+def choose_ports() -> Ports:
+    """Below 32768: above it the kernel may give a stopped service's port to any connection."""
+    names = [field.name for field in fields(Ports)]
+    free: list[int] = []
+    for port in random.SystemRandom().sample(range(20000, 32000), 2000):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        free.append(port)
+        if len(free) == len(names):
+            return Ports(**dict(zip(names, free, strict=True)))
+    raise RuntimeError("There are no free ports on 127.0.0.1.")
