@@ -1,13 +1,15 @@
 """Settings: the only reader of lifeboat.yaml and of the environment.
 
-`load_settings` reads everything once, resolves paths, and reports all mistakes together, each with
-its line and its dotted key. Secrets are in the environment or in `secrets_file`, never here.
+`load_settings` resolves paths and reports all mistakes together, each with its line and its dotted
+key. Secrets are looked up when they are needed and never held, so no repr, pickle or record of the
+settings has one.
 """
 
 from __future__ import annotations
 
 import difflib
 import os
+import shutil
 import stat
 import types
 import typing
@@ -21,12 +23,11 @@ from pydantic import (
     ConfigDict,
     Field,
     PrivateAttr,
-    SecretStr,
     ValidationError,
     ValidationInfo,
 )
 
-from lifeboat.core.checklist import Checks
+from lifeboat.core.checklist import PLACEHOLDER, Checks
 from lifeboat.core.errors import SettingsError
 
 CONFIG_VARIABLE = "LIFEBOAT_CONFIG"
@@ -148,9 +149,10 @@ class Database(_Section):
         "LIFEBOAT_DATABASE_PASSWORD.",
     )
     data_directory: SitePath = Field(description="The server's data directory on this host.")
-    bin_directory: SitePath = Field(
+    bin_directory: SitePath | None = Field(
+        default=None,
         description="Directory of PostgreSQL's programs (pg_basebackup, pg_verifybackup, ...), of "
-        "the server's major version."
+        "the server's major version; default: those on PATH.",
     )
     wal: Literal["synchronous", "asynchronous"] = Field(
         default="asynchronous",
@@ -169,8 +171,8 @@ class Files(_Section):
     services: tuple[str, ...] = Field(
         default=(), description="Services that use the files; stopped while files are repaired."
     )
-    manifest_query: str = Field(
-        default="",
+    manifest_query: str | None = Field(
+        default=None,
         description="Query that gives path (below one of the directories), SHA-256 and bytes of "
         "every file that the database refers to. Without it no file can be proven.",
     )
@@ -257,8 +259,10 @@ class Recovery(_Section):
 class Settings(_Section):
     """All of lifeboat.yaml. Made by `load_settings`."""
 
-    platform: Name = Field(
-        description="Name of the platform; an operator types it to approve a recovery."
+    platform: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9-]*$",
+        max_length=63,
+        description="Name of the platform; an operator types it to approve a recovery.",
     )
     environment: Literal["staging", "production"] = Field(
         description="Drills break staging; they refuse to break production."
@@ -283,7 +287,6 @@ class Settings(_Section):
     checks: Checks = Field(default=Checks(), description="The eighteen checks of verify-recovery.")
 
     _file: Path = PrivateAttr(default=Path(DEFAULT_NAME))
-    _secrets: dict[str, SecretStr] = PrivateAttr(default_factory=dict)
 
     @property
     def file(self) -> Path:
@@ -308,27 +311,36 @@ class Settings(_Section):
             there = "" if self.secrets_file.exists() else " (which does not exist)"
             where += f" or in {self.secrets_file}{there}"
         what = f" ({SECRETS[name]})" if name in SECRETS else ""
-        raise SettingsError(f"The secret {name}{what} is not set.", hint=f"Set {name} {where}.")
+        raise SettingsError(
+            f"Reading the secret {name}{what}: it is not set.", hint=f"Set {name} {where}."
+        )
 
     def optional_secret(self, name: str) -> str | None:
         """Like `secret`, and None if it is not set. An empty value counts as not set."""
-        value = os.environ.get(name)
-        if not value and name in self._secrets:
-            value = self._secrets[name].get_secret_value()
-        return value or None
+        return os.environ.get(name) or _read_secrets(self.secrets_file).get(name) or None
 
-    def missing_secrets(self, names: Collection[str]) -> tuple[str, ...]:
-        return tuple(name for name in names if self.optional_secret(name) is None)
+    def fill(self, text: str) -> str:
+        """Replace each `${NAME}` by the secret of that name. Raises SettingsError as `secret`."""
+        return PLACEHOLDER.sub(lambda match: self.secret(match[1]), text)
 
-    def restic_program(self) -> str:
-        """Give restic as configured, or the one of `make setup`, or else the one on PATH."""
+    def restic_program(self) -> Path:
+        """Give restic as configured, or the one of `make setup`, or else the one on PATH.
+
+        Raises SettingsError if it is nowhere.
+        """
         if self.vault.restic_program:
-            return str(self.vault.restic_program)
+            return self.vault.restic_program
         for place in (Path.cwd(), self.directory, Path(__file__).parent.parent):
             program = place / TOOLS / "restic"
-            if program.exists():
-                return str(program)
-        return "restic"
+            if program.is_file():
+                return program
+        found = shutil.which("restic")
+        if not found:
+            raise SettingsError(
+                "Looking for restic: it is not on PATH.",
+                hint="Run `make setup`, install restic >= 0.17, or set vault.restic_program.",
+            )
+        return Path(found)
 
 
 def default_config_path() -> Path:
@@ -352,7 +364,6 @@ def load_settings(path: Path | str | None = None) -> Settings:
     if mistakes:
         raise _settings_error(file, data, mistakes)
     settings._file = file
-    settings._secrets = _read_secrets(settings.secrets_file)
     return settings
 
 
@@ -616,11 +627,11 @@ def _close(name: str, known: Collection[str]) -> str:
 # --- secrets --------------------------------------------------------------------------------
 
 
-def _read_secrets(file: Path | None) -> dict[str, SecretStr]:
+def _read_secrets(file: Path | None) -> dict[str, str]:
     """The KEY=VALUE lines of a file that only its owner may read; none where there is no file.
 
-    On a new host the environment is all there is, so a missing file is told of only when a secret
-    is asked for and missing too.
+    On a new host the environment is all there is, so a missing file is no mistake. Read at each
+    use, because a recovery may put it back in between.
     """
     if file is None:
         return {}
@@ -652,5 +663,5 @@ def _read_secrets(file: Path | None) -> dict[str, SecretStr]:
         value = value.strip()
         if len(value) >= 2 and value[0] == value[-1] and value[0] in "\"'":
             value = value[1:-1]
-        secrets[name.strip()] = SecretStr(value)
+        secrets[name.strip()] = value
     return secrets

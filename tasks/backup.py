@@ -34,5 +34,5 @@ def backup_run(settings: Settings, asset: Asset | str) -> Iterator[Run]:
         with recorded(
             procedure, platform=settings.platform, directory=vault.runs_directory(settings)
         ) as run:
-            vault.prepare_vault(settings)
+            vault.ensure_prepared(settings)
             yield run

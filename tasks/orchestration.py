@@ -13,11 +13,16 @@ import functools
 import logging
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Generic, ParamSpec, TypeVar
 
-from lifeboat.core.errors import RecoveryError, TransientError
+from lifeboat.core.errors import (
+    PreconditionError,
+    RecoveryError,
+    TransientError,
+    VerificationFailed,
+)
 from lifeboat.core.timeline import Outcome, Phase, StepRecord
 from tasks.record import current_run
 
@@ -162,6 +167,13 @@ def in_flow_run() -> bool:
     return FlowRunContext.get() is not None
 
 
+def _common_kind(errors: Iterable[BaseException]) -> type[RecoveryError]:
+    """What all the errors are, so that several refusals are still a refusal."""
+    errors = tuple(errors)
+    kinds = (TransientError, PreconditionError, VerificationFailed)
+    return next((k for k in kinds if all(isinstance(e, k) for e in errors)), RecoveryError)
+
+
 def side_by_side(work: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
     """Do independent things at the same time and give their results by name.
 
@@ -189,8 +201,5 @@ def side_by_side(work: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
             if not isinstance(error, RecoveryError):
                 raise error
         told = " ".join(f"[{name}] {error}" for name, error in failures.items())
-        transient = all(isinstance(e, TransientError) for e in failures.values())
-        raise (TransientError if transient else RecoveryError)(
-            f"{len(failures)} of {len(work)} failed: {told}"
-        )
+        raise _common_kind(failures.values())(f"{len(failures)} of {len(work)} failed: {told}")
     return results

@@ -101,7 +101,7 @@ def repository(settings: Settings, asset: Asset, tier: Tier) -> restic.Repositor
         location=location,
         password=settings.secret("LIFEBOAT_VAULT_PASSWORD"),
         environment=environment,
-        program=settings.restic_program(),
+        program=Path(settings.restic_program()),
         cache_directory=settings.vault.local / "cache",
         host=settings.platform,
     )
@@ -124,6 +124,12 @@ def prepare_vault(settings: Settings) -> None:
         }
     )
     _prepare_wal_key(settings)
+
+
+def ensure_prepared(settings: Settings) -> None:
+    """Prepare the vault on the first backup of a host; later ones pay nothing for it."""
+    if not _recipient_path(settings).exists():
+        prepare_vault(settings)
 
 
 def list_points(
@@ -368,10 +374,8 @@ def _recipient_path(settings: Settings) -> Path:
 
 def wal_recipient(settings: Settings) -> str:
     """The public key to which WAL is sealed: read from the host, made by `prepare_vault`."""
-    path = _recipient_path(settings)
-    if not path.exists():
-        prepare_vault(settings)
-    return path.read_text().strip()
+    ensure_prepared(settings)
+    return _recipient_path(settings).read_text().strip()
 
 
 def wal_identity(settings: Settings) -> str:

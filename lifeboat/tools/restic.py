@@ -67,6 +67,7 @@ _BY_CODE: dict[int, tuple[type[RecoveryError], str]] = {
 }
 # What restic says with exit code 1, or while it goes on trying for 15 minutes.
 _BY_TEXT: tuple[tuple[str, type[RecoveryError], str], ...] = (
+    (r"signal \w+ received", TransientError, "It was interrupted: run it again."),
     (
         r"bucket does not exist|NoSuchBucket",
         PreconditionError,
@@ -90,7 +91,11 @@ _BY_TEXT: tuple[tuple[str, type[RecoveryError], str], ...] = (
         PreconditionError,
         "It is not in the vault: `lifeboat points` lists what is.",
     ),
-    (r"no space left on device|quota exceeded", PermanentError, "Free some space, run it again."),
+    (
+        r"no space left on device|quota exceeded",
+        PermanentError,
+        "Free some space (restic's cache may be removed), then run it again.",
+    ),
     (r"permission denied|read-only file system", PermanentError, "Look at owner and mode."),
     (
         r"ciphertext verification failed|hash does not match|unexpected (blob|pack)"
@@ -107,6 +112,7 @@ _BY_TEXT: tuple[tuple[str, type[RecoveryError], str], ...] = (
         "Look at the network and at vault.s3.endpoint.",
     ),
 )
+_NOISE = re.compile(r"\x1b\[\d*K|^Fatal: |^the `unlock` command .*|^Is there a repository at .*")
 _RETRYING = re.compile(r"returned error, retrying after ([\d.hmsµn]+): (.*)")
 _DURATION = re.compile(r"([\d.]+)(h|ms|m|s|µs|ns)")
 _SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "µs": 1e-6, "ns": 1e-9}
@@ -218,6 +224,7 @@ class Repository:
     compression: Literal["auto", "off", "max"] = "auto"
     options: Sequence[str] = ()  # further `-o key=value`
     patience_seconds: float = 60.0
+    lock_wait_seconds: int = 30  # for another program's lock that is not stale
 
     # --- the repository itself --------------------------------------------------------------
 
@@ -358,7 +365,7 @@ class Repository:
         """Remove snapshots; one that is not there counts as removed. Space comes with `prune`."""
         if snapshot_ids:
             self._locked(
-                ["forget", "--retry-lock=1m", *snapshot_ids],
+                ["forget", *snapshot_ids],
                 doing=f"Removing {len(snapshot_ids)} snapshots from {self.location}",
                 as_json=False,
             )
@@ -607,13 +614,14 @@ class Repository:
             return self._call(["--no-lock", *words], doing=doing, **how)
 
     def _locked(self, words: list[str], *, doing: str, **how: Any) -> process.Finished:
-        """A change. A stale lock is removed and reported; one that is alive is respected."""
+        """A change. A stale lock is removed and reported; one that is alive is waited for."""
         try:
             return self._call(words, doing=doing, **how)
         except _Locked:
             removed = self.unlock()
             if removed:
                 log.warning("%s: removed %d stale locks", doing, removed)
+            words = [f"--retry-lock={self.lock_wait_seconds}s", *words]
             return self._call(words, doing=doing, **how)
 
     def _call(
@@ -628,7 +636,7 @@ class Repository:
     ) -> process.Finished:
         self._require_answer(doing)
         problems = problems or _Problems()
-        problems.patience_seconds = self.patience_seconds
+        problems.begin(self.patience_seconds)
         try:
             return process.run(
                 [self.program, *(["--json"] if as_json else []), *self._global_words(), *words],
@@ -775,10 +783,14 @@ class _Problems:
     )
     _failing_since: float | None = None
 
+    def begin(self, patience_seconds: float) -> None:
+        """Forget what an attempt before this one said."""
+        vars(self).update(vars(_Problems(patience_seconds)))
+
     @property
     def text(self) -> str:
         """The last messages, without repetition."""
-        return "; ".join(dict.fromkeys(filter(None, self._messages)))
+        return "; ".join(dict.fromkeys(self._messages))
 
     def take(self, line: str) -> None:
         if line.startswith("{"):
@@ -786,12 +798,12 @@ class _Problems:
         elif line.endswith("does not exist, skipping"):
             self.skipped.append(line.removesuffix("does not exist, skipping").strip())
         elif found := _RETRYING.search(line):
-            self._messages.append(found[2])
+            self._say(found[2])
             self._lose_patience(found[2], _seconds_of(found[1]))
         elif "operation successful after" in line:
             self._failing_since = None
         else:
-            self._messages.append(line.strip())
+            self._say(line)
 
     def _take_json(self, line: str) -> None:
         try:
@@ -802,9 +814,12 @@ class _Problems:
             self.count += 1
             if len(self.items) < _NAMED_FILES:
                 self.items.append(told.get("item") or "?")
-            self._messages.append(told["error"].get("message", ""))
+            self._say(told["error"].get("message", ""))
         elif told.get("message_type") == "exit_error":
-            self._messages.append(_in_one_line(told["message"]))
+            self._say(told["message"])
+
+    def _say(self, text: str) -> None:
+        self._messages += filter(None, (_NOISE.sub("", line).strip() for line in text.splitlines()))
 
     def _lose_patience(self, message: str, delay_seconds: float) -> None:
         now = time.monotonic()
@@ -831,6 +846,8 @@ def _error_of(exit_code: int, text: str, doing: str) -> RecoveryError:
         kind, hint = _meaning(text)
     if kind is TransientError:
         return TransientCommandFailed("restic", exit_code, text, doing=doing, hint=hint)
+    if exit_code == -signal.SIGKILL:
+        hint = "Something killed it: look for `out of memory` in the kernel's log."
     if kind is CommandFailed:
         return CommandFailed("restic", exit_code, text, doing=doing, hint=hint)
     return kind(f"{doing}: {text.rstrip('.') or 'restic said nothing'}.", hint=hint)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import pickle
+import typing
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from lifeboat.core.errors import SettingsError
 from lifeboat.settings import Settings, load_settings
@@ -18,16 +21,26 @@ stack:
   kind: process
   supervisor_config: config/supervisord.conf
   critical_services: [postgres, redis, backend]
+  deferred_services: [metrics]
 database:
   service: postgres
   name: cad
   data_directory: data/postgres
-files: {directories: {drawings: data/files}}
+files: {directories: {drawings: data/files}, services: [backend]}
 models: {directories: {models: data/models}}
 config: {paths: [lifeboat.yaml, config]}
 vault:
   local: backups
   s3: {endpoint: "http://127.0.0.1:8333", bucket: lifeboat-vault}
+checks:
+  sessions:
+    user:
+      login: {url: /login, json: {password: "${LIFEBOAT_CHECK_PASSWORD}"}, save: {token: token}}
+  search:
+    session: user
+    requests:
+      - url: /search
+        expect: {contains: bracket}
 """
 CANARY = "canary-secret-9f2c"
 
@@ -42,12 +55,51 @@ def write(tmp_path: Path):
     return write
 
 
+@pytest.fixture
+def write_secrets(tmp_path: Path):
+    def write(text: str, *, mode: int = 0o600) -> Path:
+        path = tmp_path / ".env.production"
+        path.write_text(text)
+        path.chmod(mode)
+        return path
+
+    return write
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(SettingsError) as caught:
+        load_settings(path)
+    return str(caught.value)
+
+
 def test_paths_belong_to_the_directory_of_the_file(write, tmp_path: Path) -> None:
     settings = load_settings(write(GOOD))
     assert settings.database.data_directory == tmp_path / "data/postgres"
     assert settings.files.directories == {"drawings": tmp_path / "data/files"}
     assert settings.config.paths == (tmp_path / "lifeboat.yaml", tmp_path / "config")
+    assert settings.secrets_file == tmp_path / ".env.production"
     assert settings.directory == tmp_path
+    assert settings.file == tmp_path / "lifeboat.yaml"
+
+
+def test_an_absolute_path_stays(write) -> None:
+    settings = load_settings(write(GOOD.replace("local: backups", "local: /backups")))
+    assert settings.vault.local == Path("/backups")
+
+
+@pytest.mark.parametrize(
+    ("told", "meant"),
+    [
+        ("https://host/cad.git", "https://host/cad.git"),
+        ("git@host:cad.git", "git@host:cad.git"),
+        ("../cad.git", "{above}/cad.git"),
+        ("repository", "{here}/repository"),
+    ],
+)
+def test_a_repository_is_a_url_or_a_path(write, tmp_path, told: str, meant: str) -> None:
+    text = GOOD + f"code: {{repository: '{told}', directory: app}}\n"
+    settings = load_settings(write(text))
+    assert settings.code.repository == meant.format(here=tmp_path, above=tmp_path.parent)
 
 
 def test_the_environment_names_the_file(write, monkeypatch) -> None:
@@ -55,48 +107,104 @@ def test_the_environment_names_the_file(write, monkeypatch) -> None:
     assert load_settings().platform == "cad-ai-staging"
 
 
+def test_without_a_name_it_is_the_file_of_the_current_directory(
+    write, tmp_path, monkeypatch
+) -> None:
+    write(GOOD)
+    monkeypatch.delenv("LIFEBOAT_CONFIG", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert load_settings().file == tmp_path / "lifeboat.yaml"
+
+
+def test_a_compose_stack_has_other_keys(write) -> None:
+    text = GOOD.replace("kind: process", "kind: compose").replace(
+        "supervisor_config: config/supervisord.conf", "compose_file: docker-compose.prod.yml"
+    )
+    assert load_settings(write(text)).stack.compose_file.name == "docker-compose.prod.yml"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
-        ("  name: cad\n", "  nmae: cad\n", "did you mean 'name'?"),
-        ("  name: cad\n", "", "database.name is missing"),
-        ("environment: staging", "environment: moon", "lifeboat.yaml:2: environment"),
-        ("  name: cad\n", "  name: cad\n  port: 99999\n", "lifeboat.yaml:11: database.port"),
-        ("platform: cad", "platform: [", "line"),
-        ("platform: cad-ai-staging", "platform: a\nplatform: b", "duplicate"),
-        ("kind: process", "kind: podman", "stack"),
-        ("[postgres, redis, backend]", "[postgres, redis, redis]", "'redis' twice"),
-        ("[postgres, redis, backend]", "[redis, backend]", "not among stack.critical_services"),
-        ("local: backups", "local: data", "lies inside vault.local"),
-        ("local: backups", "local: data/files/vault", "backed up into itself"),
+        ("  name: cad\n", "  nmae: cad\n", ":11: database.nmae: there is no such key; did you m"),
+        ("  name: cad\n", "", ":9: database.name: it is required and missing."),
+        ("environment: staging", "environment: moon", ":2: environment: input should be 'stag"),
+        ("  name: cad\n", "  name: cad\n  port: 99999\n", ":12: database.port: input should be le"),
+        ("kind: process", "kind: podman", ":4: stack: input tag 'podman'"),
+        ("supervisor_config", "supervisor_confg", "did you mean `supervisor_config`?"),
+        ("bucket: lifeboat-vault", "bucket: X", ":18: vault.s3.bucket: string should match"),
+        ("  s3: {", "  s4: {", ":16: vault.s3: it is required: without a copy off this host"),
+        ("[postgres, redis, backend]", "[postgres, redis, redis]", ":7: stack.critical_services.2"),
+        ("[metrics]", "[redis]", ":8: stack.deferred_services.0: service redis is already in"),
+        ("[postgres, redis, backend]", "[redis, backend]", ":10: database.service: postgres is"),
+        ("services: [backend]", "services: [bakend]", "did you mean `backend`?"),
+        ("{models: data/models}", "{drawings: data/models}", ":14: models.directories.drawings"),
+        ("{models: data/models}", "{models: data/files/m}", ":14: models.directories.models: "),
+        ("[lifeboat.yaml, config]", "[config, b/config]", ":15: config.paths.1: another path"),
+        ("local: backups", "local: data", "lies in the vault"),
+        ("local: backups", "local: data/files/vault", "it would back up itself"),
+        (
+            "    session: user",
+            "    session: usr",
+            ":24: checks.search.session: checks.sessions has",
+        ),
+        ("expect: {", "exepct: {", ":27: checks.search.requests.0.exepct: there is no such key"),
+        ("{url: /login, json", "{url: /login, jsn", "did you mean `json`?"),
+        ("  search:", "  serach:", ":23: checks.serach: there is no such key; did you mean `searc"),
+        ("checks:", "checks:\n  timeouts: {serach: 3}", "no check is named serach"),
+        ("expect: {", "form: {a: b}\n        json: {a: b}\n        expect: {", "either `json`"),
     ],
 )
-def test_what_is_wrong_is_named(write, old: str, new: str, told: str) -> None:
+def test_what_is_wrong_is_named_with_its_line(write, old: str, new: str, told: str) -> None:
     assert old in GOOD
-    with pytest.raises(SettingsError) as caught:
-        load_settings(write(GOOD.replace(old, new)))
-    assert told in str(caught.value)
+    assert told in refused(write(GOOD.replace(old, new)))
 
 
-def test_all_that_is_wrong_is_told_at_once(write) -> None:
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            GOOD.replace("platform: cad", "platform: [cad"),
+            "lifeboat.yaml:2: this is not valid YAML",
+        ),
+        (GOOD + f"platform: {CANARY}\n", ':28: this is not valid YAML: found duplicate key "platf'),
+        (GOOD.replace("  local", "\tlocal"), "lifeboat.yaml:17: this is not valid YAML"),
+        ("", "there are no settings in it"),
+        ("- a\n- b\n", "there are no settings in it"),
+        ("platform: \x00\n", "lifeboat.yaml: this is not valid YAML"),
+    ],
+)
+def test_a_damaged_file_is_named_with_its_line(write, text: str, told: str) -> None:
+    said = refused(write(text))
+    assert told in said
+    assert CANARY not in said
+
+
+def test_what_is_no_text_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "lifeboat.yaml"
+    path.write_bytes(b"platform: \xff\xfe\n")
+    assert "UTF-8" in refused(path)
+
+
+def test_all_that_is_wrong_is_told_at_once_in_the_order_of_the_file(write) -> None:
     text = GOOD.replace("  name: cad\n", "").replace("environment: staging", "environment: moon")
-    with pytest.raises(SettingsError) as caught:
-        load_settings(write(text))
-    assert "database.name" in str(caught.value)
-    assert "environment" in str(caught.value)
+    said = refused(write(text))
+    assert "2 mistakes" in said
+    assert said.index("environment") < said.index("database.name")
 
 
 def test_a_missing_file_says_how_to_name_one(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="--config"):
-        load_settings(tmp_path / "nowhere.yaml")
+    assert "--config" in refused(tmp_path / "nowhere.yaml")
 
 
-def test_secrets_come_from_the_environment_before_the_file(write, tmp_path, monkeypatch) -> None:
+def test_secrets_come_from_the_environment_before_the_file(
+    write, write_secrets, monkeypatch
+) -> None:
     settings = load_settings(write(GOOD))
-    secrets = tmp_path / ".env.production"
-    secrets.write_text("# comment\nLIFEBOAT_VAULT_PASSWORD='from file'\n")
-    secrets.chmod(0o600)
-    assert settings.secret("LIFEBOAT_VAULT_PASSWORD") == "from file"
+    monkeypatch.delenv("LIFEBOAT_VAULT_PASSWORD", raising=False)
+    write_secrets("# comment\nexport A=b\nLIFEBOAT_VAULT_PASSWORD='from = file'\n")
+    assert settings.secret("LIFEBOAT_VAULT_PASSWORD") == "from = file"
+    assert settings.secret("A") == "b"
     monkeypatch.setenv("LIFEBOAT_VAULT_PASSWORD", CANARY)
     assert settings.secret("LIFEBOAT_VAULT_PASSWORD") == CANARY
     assert settings.fill("Bearer ${LIFEBOAT_VAULT_PASSWORD}!") == f"Bearer {CANARY}!"
@@ -104,19 +212,33 @@ def test_secrets_come_from_the_environment_before_the_file(write, tmp_path, monk
     assert CANARY.encode() not in pickle.dumps(settings)
 
 
-def test_a_secrets_file_that_others_can_read_is_refused(write, tmp_path) -> None:
-    settings = load_settings(write(GOOD))
-    secrets = tmp_path / ".env.production"
-    secrets.write_text("LIFEBOAT_VAULT_PASSWORD=x\n")
-    secrets.chmod(0o644)
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o620])
+def test_a_secrets_file_of_others_is_refused(write, write_secrets, mode: int) -> None:
+    write_secrets("LIFEBOAT_VAULT_PASSWORD=x\n", mode=mode)
     with pytest.raises(SettingsError, match="chmod 600"):
-        settings.secret("LIFEBOAT_VAULT_PASSWORD")
+        load_settings(write(GOOD)).secret("B")
 
 
-def test_a_missing_secret_says_where_to_set_it(write, monkeypatch) -> None:
+def test_a_damaged_secrets_file_is_told_without_its_secrets(write, write_secrets) -> None:
+    write_secrets(f"A=b\n{CANARY}\n")
+    with pytest.raises(SettingsError) as caught:
+        load_settings(write(GOOD)).secret("B")
+    assert ".env.production:2 is not KEY=VALUE" in str(caught.value)
+    assert CANARY not in str(caught.value)
+
+
+def test_a_missing_secret_says_what_it_is_and_where_to_set_it(write, monkeypatch) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
-    with pytest.raises(SettingsError, match="AWS_ACCESS_KEY_ID.*not set"):
+    with pytest.raises(SettingsError) as caught:
         load_settings(write(GOOD)).secret("AWS_ACCESS_KEY_ID")
+    assert "AWS_ACCESS_KEY_ID (access key of the bucket): it is not set" in str(caught.value)
+    assert ".env.production (which does not exist)" in str(caught.value)
+
+
+def test_an_empty_secret_is_a_missing_one(write, write_secrets, monkeypatch) -> None:
+    monkeypatch.setenv("LIFEBOAT_VAULT_PASSWORD", "")
+    write_secrets("LIFEBOAT_VAULT_PASSWORD=\n")
+    assert load_settings(write(GOOD)).optional_secret("LIFEBOAT_VAULT_PASSWORD") is None
 
 
 def test_settings_survive_a_pickle(write) -> None:
@@ -126,13 +248,32 @@ def test_settings_survive_a_pickle(write) -> None:
     assert again.directory == settings.directory
 
 
+def test_restic_is_the_configured_one_or_that_of_the_set_up(write, tmp_path, monkeypatch) -> None:
+    text = GOOD.replace("  local: backups", "  local: backups\n  restic_program: bin/restic")
+    assert load_settings(write(text)).restic_program() == tmp_path / "bin/restic"
+    program = tmp_path / ".lifeboat/tools/bin/restic"
+    program.parent.mkdir(parents=True)
+    program.touch()
+    monkeypatch.chdir(tmp_path)
+    assert load_settings(write(GOOD)).restic_program() == program
+
+
+def models_below(annotation, seen: set) -> Iterator[type[BaseModel]]:
+    is_model = isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    if is_model and annotation not in seen:
+        seen.add(annotation)
+        yield annotation
+        for field in annotation.model_fields.values():
+            yield from models_below(field.annotation, seen)
+    for argument in typing.get_args(annotation):
+        yield from models_below(argument, seen)
+
+
 def test_every_key_is_documented() -> None:
-    pending, seen = [Settings], set()
-    while pending:
-        model = pending.pop()
-        seen.add(model)
+    models = list(models_below(Settings, set()))
+    assert len(models) > 30
+    for model in models:
+        assert model.model_config["extra"] == "forbid", model
         for name, field in model.model_fields.items():
             assert field.description, f"{model.__name__}.{name} has no description"
-            for part in [field.annotation, *getattr(field.annotation, "__args__", ())]:
-                if isinstance(part, type) and hasattr(part, "model_fields") and part not in seen:
-                    pending.append(part)
+            assert field.description.endswith((".", "...")), f"{model.__name__}.{name}"

@@ -1,0 +1,232 @@
+"""Files and models into a real vault (restic, S3) and back: found by name, repaired in place."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lifeboat.core.errors import LockBusy, PreconditionError
+from lifeboat.core.points import Asset, Tier
+from lifeboat.settings import Settings, load_settings
+from lifeboat.tools import filesystem
+from staging.ports import choose_ports
+from staging.s3 import S3Server
+from tasks import backup, locks, repair, trees, vault
+
+pytestmark = [pytest.mark.system, pytest.mark.xdist_group("vault")]
+
+BUCKET = "lifeboat-vault"
+CANARY = "canary-" + secrets.token_hex(8)
+YAML = """\
+platform: cad-test
+environment: staging
+stack: {{kind: process, supervisor_config: supervisord.conf, critical_services: [postgres]}}
+database: {{service: postgres, name: cad, data_directory: data/postgres, bin_directory: /usr}}
+files: {{directories: {{drawings: data/files}}}}
+models: {{directories: {{models: data/models}}}}
+config: {{paths: [lifeboat.yaml]}}
+vault:
+  local: backups
+  restic_program: {restic}
+  s3: {{endpoint: "{endpoint}", bucket: {bucket}}}
+"""
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    directory = tmp_path_factory.mktemp("s3")
+    server = S3Server(directory, choose_ports(), "test-access", "test-secret-key")
+    server.start()
+    try:
+        server.create_bucket(BUCKET)
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def settings(s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """A host of its own with 40 drawings and 2 models, and a vault of its own in the bucket."""
+    monkeypatch.setenv("LIFEBOAT_VAULT_PASSWORD", CANARY)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test-access")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test-secret-key")
+    chance = random.Random(7)
+    for number in range(40):
+        path = tmp_path / f"data/files/{number % 4}/drawing {number} [final]*.dxf"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(chance.randbytes(20_000 + number))
+    for name in ("default", "second"):
+        path = tmp_path / f"data/models/{name}.bin"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(chance.randbytes(50_000))
+    restic = Path(__file__).resolve().parents[2] / ".lifeboat/tools/bin/restic"
+    place = restic if restic.exists() else "restic"
+    yaml = tmp_path / "lifeboat.yaml"
+    text = YAML.format(restic=place, endpoint=s3.endpoint, bucket=BUCKET)
+    prefix = secrets.token_hex(4)
+    yaml.write_text(text.replace(f"bucket: {BUCKET}", f"bucket: {BUCKET}, prefix: {prefix}"))
+    return load_settings(yaml)
+
+
+def back_up(settings: Settings, asset: Asset) -> str:
+    with backup.backup_run(settings, asset):
+        facts = trees.gather_facts(settings, asset)
+        trees.store_directories(settings, facts)
+    return facts.point
+
+
+def damage_some(root: Path) -> dict[str, list[str]]:
+    """Delete one file, cut one short, and flip a bit in one without touching its size or time."""
+    paths = sorted(path for path in root.rglob("*") if path.is_file())
+    gone, cut, flipped = paths[0], paths[7], paths[21]
+    gone.unlink()
+    cut.write_bytes(cut.read_bytes()[:100])
+    before = flipped.stat()
+    data = bytearray(flipped.read_bytes())
+    data[1234] ^= 1
+    flipped.write_bytes(data)
+    os.utime(flipped, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    def names(*paths: Path) -> list[str]:
+        return [str(path.relative_to(root)) for path in paths]
+
+    return {"missing": names(gone), "truncated": names(cut), "altered": names(flipped)}
+
+
+@pytest.mark.parametrize("tier", [Tier.LOCAL, Tier.S3])
+def test_damage_is_found_by_name_and_only_that_is_rewritten(settings: Settings, tier: Tier) -> None:
+    root = settings.files.directories["drawings"]
+    whole = filesystem.digests(root)
+    back_up(settings, Asset.FILES)
+    untouched = {
+        str(path.relative_to(root)): path.stat().st_ino for path in root.rglob("*.dxf")
+    }
+    broken = damage_some(root)
+    newer = root / "uploaded later.dxf"
+    newer.write_bytes(b"newer than the point")
+
+    source = repair.choose_source(settings, Asset.FILES, only_from=tier)
+    damages = repair.find_damage(settings, source)
+    (found,) = damages
+    assert {
+        "missing": list(found.missing),
+        "truncated": list(found.truncated),
+        "altered": list(found.altered),
+    } == broken
+
+    flipped = (root / found.altered[0]).read_bytes()
+    repair.keep_damaged(damages)
+    repair.rewrite_damaged(settings, source, damages)
+
+    assert newer.read_bytes() == b"newer than the point"
+    newer.unlink()
+    assert filesystem.digests(root) == whole
+    (aside,) = root.parent.glob("files.damaged-*")
+    assert (aside / found.altered[0]).read_bytes() == flipped, "the damaged original is kept"
+    same = {name: inode for name, inode in untouched.items() if name not in found.names}
+    assert {name: (root / name).stat().st_ino for name in same} == same
+
+
+def test_every_asset_is_listed_with_its_tiers(settings: Settings) -> None:
+    made = {back_up(settings, asset) for asset in (Asset.FILES, Asset.MODELS, Asset.CONFIG)}
+    points = vault.list_points(settings)
+    assert {point.id for point in points} == made
+    assert {point.tiers for point in points} == {(Tier.LOCAL, Tier.S3)}
+    assert all(point.verified_at is None for point in points)
+    vault.mark_verified(settings, [points[0].id], by="a test")
+    again = vault.list_points(settings, tiers=(Tier.S3,))
+    assert [p.id for p in again if p.verified_at] == [points[0].id], "known from S3 alone"
+
+
+def test_the_key_of_the_wal_is_the_same_from_both_tiers(settings: Settings) -> None:
+    vault.prepare_vault(settings)
+    identity = vault.wal_identity(settings)
+    vault.prepare_vault(settings)
+    assert vault.wal_identity(settings) == identity
+
+
+def test_an_empty_store_does_not_become_the_latest_point(settings: Settings) -> None:
+    back_up(settings, Asset.MODELS)
+    for path in settings.models.directories["models"].iterdir():
+        path.unlink()
+    with pytest.raises(PreconditionError, match="not one file"):
+        back_up(settings, Asset.MODELS)
+    assert len(vault.list_points(settings, assets=(Asset.MODELS,))) == 1
+
+
+def test_backups_stand_aside_while_a_recovery_runs(settings: Settings) -> None:
+    with (
+        locks.recovery_lock(settings, run="recover-files"),
+        pytest.raises(LockBusy, match="recover-files"),
+    ):
+        back_up(settings, Asset.FILES)
+    back_up(settings, Asset.FILES)
+
+
+def test_a_second_recovery_is_refused_by_name(settings: Settings) -> None:
+    with (
+        locks.recovery_lock(settings, run="recover-files"),
+        pytest.raises(LockBusy, match=r"recover-files, process \d+"),
+        locks.recovery_lock(settings, run="recover-models", wait_seconds=0.2),
+    ):
+        pass
+
+
+def test_a_host_that_was_not_verified_may_not_write_to_the_vault(settings: Settings) -> None:
+    settings.vault.local.mkdir(parents=True)
+    (settings.vault.local / backup.UNPROVEN_NAME).write_text("recover-server-x")
+    with pytest.raises(PreconditionError, match="lifeboat verify"):
+        back_up(settings, Asset.FILES)
+
+
+def lifeboat(settings: Settings, *words: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-c", "from lifeboat.cli import main; main()", *words],
+        env={**os.environ, **environment, "LIFEBOAT_CONFIG": str(settings.directory / "lifeboat.yaml")},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_the_command_line_backs_up_and_lists_without_prefect(settings: Settings) -> None:
+    done = lifeboat(settings, "backup", "files", "--without-prefect")
+    assert done.returncode == 0, done.stderr
+    listed = lifeboat(settings, "points", "--json")
+    (point,) = json.loads(listed.stdout)
+    assert point["id"] == done.stdout.strip()
+    assert point["tiers"] == ["local", "s3"]
+    assert set(point) == {"asset", "id", "taken_at", "tiers", "bytes", "verified_at"}
+    for text in (done.stdout, done.stderr, listed.stdout, listed.stderr):
+        assert CANARY not in text
+    for path in settings.vault.local.glob("records/**/*.json*"):
+        assert CANARY not in path.read_text()
+
+
+def test_a_wrong_password_is_refused_before_anything_is_touched(settings: Settings) -> None:
+    back_up(settings, Asset.FILES)
+    done = lifeboat(settings, "points", LIFEBOAT_VAULT_PASSWORD="not-this-one")
+    assert done.returncode == 3
+    assert "password" in done.stderr
+
+
+def test_a_missing_bucket_and_a_dead_endpoint_are_told_apart(settings: Settings) -> None:
+    yaml = settings.directory / "lifeboat.yaml"
+    good = yaml.read_text()
+    yaml.write_text(good.replace(f"bucket: {BUCKET}", "bucket: nowhere-at-all"))
+    missing = lifeboat(settings, "prepare")
+    assert missing.returncode == 3
+    assert "nowhere-at-all" in missing.stderr
+    endpoint = settings.vault.s3.endpoint or ""
+    yaml.write_text(good.replace(endpoint, "http://127.0.0.1:9"))
+    dead = lifeboat(settings, "prepare")
+    assert dead.returncode == 3
+    assert "127.0.0.1:9" in dead.stderr
