@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import shutil
 import socket
@@ -11,7 +10,6 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from lifeboat.core.errors import PreconditionError
 from lifeboat.core.points import (
     FACTS_NAME,
     Asset,
@@ -23,7 +21,7 @@ from lifeboat.core.points import (
 from lifeboat.settings import Settings
 from lifeboat.tools import filesystem, git, postgres
 from tasks import locks, vault
-from tasks.orchestration import side_by_side, step
+from tasks.orchestration import step
 from tasks.record import current_run
 
 log = logging.getLogger("lifeboat")

@@ -151,7 +151,8 @@ def step(
     phase: Phase | None = None, *, retries: int = 0
 ) -> Callable[[Callable[P, R]], Step[P, R]]:
     """Make a step of a function. Only TransientErrors are retried; say so only of what is safe
-    to do twice."""
+    to do twice.
+    """
 
     def decorate(function: Callable[P, R]) -> Step[P, R]:
         return Step(function, phase=phase, retries=retries)

@@ -272,7 +272,8 @@ def _remote_objects(
     settings: Settings, system_identifier: str, *, needed: bool
 ) -> dict[str, s3.Object]:
     """What the bucket has of this database's WAL, by plain name. An unreachable bucket has none,
-    unless it is all there is."""
+    unless it is all there is.
+    """
     try:
         objects = vault.bucket(settings).list(f"database/wal/{system_identifier}/")
     except RecoveryError as error:
