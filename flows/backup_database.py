@@ -3,7 +3,7 @@ from __future__ import annotations
 from lifeboat.core.points import Asset, Facts
 from lifeboat.core.requests import Backup
 from lifeboat.settings import load_settings
-from tasks import backup, database
+from tasks import backup, database, wal
 from tasks.orchestration import procedure
 
 
@@ -16,11 +16,11 @@ def backup_database(request: Backup = Backup()) -> Facts:
     3. Copy it with PostgreSQL's own pg_basebackup and verify every file of the copy.
     4. Snapshot the copy into the local vault and S3 at the same time.
     5. Publish the copy as the hot copy, and only then remove the one before it.
-    6. Ship the WAL that makes the copy consistent.
+    6. Ship the WAL that was received meanwhile.
 
     What it changes: the vault gains one recovery point.
-    If it fails: run it again; an unfinished copy ends in `.partial`, is never chosen, and is removed
-    by the next backup.
+    If it fails: run it again; an unfinished copy ends in `.partial`, is never chosen, and is
+    removed by the next backup.
     Evidence: the run's record, and `lifeboat points`.
     """
     settings = load_settings(request.config or None)
@@ -29,5 +29,5 @@ def backup_database(request: Backup = Backup()) -> Facts:
         facts = database.verify_copy(settings, copy)
         database.store_copy(settings, copy, facts)
         database.publish_hot_copy(settings, copy, facts)
-        database.ship_wal_of(settings, facts)
+        wal.ship(settings)
     return facts

@@ -348,8 +348,18 @@ def default_config_path() -> Path:
     return Path(os.environ.get(CONFIG_VARIABLE) or DEFAULT_NAME)
 
 
-def load_settings(path: Path | str | None = None) -> Settings:
+def prefect_api_url() -> str:
+    """URL of the Prefect server that this process is configured for; empty if for none."""
+    return os.environ.get("PREFECT_API_URL", "")
+
+
+def load_settings(
+    path: Path | str | None = None, *, directory: Path | None = None
+) -> Settings:
     """Read lifeboat.yaml and the secrets that go with it.
+
+    Relative paths are below `directory`, by default the one of the file: a copy of the settings can
+    be read before it lies where it will lie.
 
     Raises SettingsError with every mistake, each as `file:line: key: what is wrong`.
     """
@@ -357,13 +367,13 @@ def load_settings(path: Path | str | None = None) -> Settings:
     file = file.expanduser().absolute()
     data = _read_yaml(file)
     try:
-        settings = Settings.model_validate(_plain(data), context={"directory": file.parent})
+        settings = Settings.model_validate(_plain(data), context={"directory": directory or file.parent})
     except ValidationError as error:
         raise _settings_error(file, data, list(_mistakes(error))) from error
     mistakes = list(_contradictions(settings))
     if mistakes:
         raise _settings_error(file, data, mistakes)
-    settings._file = file
+    settings._file = directory / file.name if directory else file
     return settings
 
 

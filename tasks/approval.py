@@ -30,7 +30,7 @@ def approve(plan: RecoveryPlan, approval: Approval) -> None:
         run.fact(approved_by="preapproved")
         return
     if sys.stdin is not None and sys.stdin.isatty():
-        answer = input(f"Type the platform's name ({plan.platform}) to go on, anything else to stop: ")
+        answer = input(f"Type the platform's name ({plan.platform}) to go on, else it stops: ")
         _require(answer.strip() == plan.platform, "the name typed is not the platform's")
         run.fact(approved_by="terminal")
     elif in_flow_run():

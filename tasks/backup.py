@@ -1,4 +1,4 @@
-"""What every backup has around it: a lock at the data, a journal, and a vault that may be written."""
+"""What every backup has around it: a lock at the data, a journal, a vault that may be written."""
 
 from __future__ import annotations
 
@@ -24,15 +24,20 @@ def backup_run(settings: Settings, asset: Asset | str) -> Iterator[Run]:
     """
     procedure = f"backup-{asset}"
     with locks.backup_lock(settings, asset, run=procedure):
-        unproven = settings.vault.local / UNPROVEN_NAME
-        if unproven.exists():
-            raise PreconditionError(
-                f"Starting {procedure}: this host was recovered ({unproven.read_text().strip()}) "
-                "and its verification has not passed.",
-                hint="Run `lifeboat verify`; when all checks pass, backups go on.",
-            )
+        refuse_unproven(settings, doing=f"Starting {procedure}")
         with recorded(
             procedure, platform=settings.platform, directory=vault.runs_directory(settings)
         ) as run:
             vault.ensure_prepared(settings)
             yield run
+
+
+def refuse_unproven(settings: Settings, *, doing: str) -> None:
+    """Raise PreconditionError on a host that was recovered and whose checks have not passed."""
+    unproven = settings.vault.local / UNPROVEN_NAME
+    if unproven.exists():
+        raise PreconditionError(
+            f"{doing}: this host was recovered ({unproven.read_text().strip()}) and its "
+            "verification has not passed.",
+            hint="Run `lifeboat verify`; when all checks pass, backups go on.",
+        )

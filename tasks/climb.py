@@ -160,7 +160,11 @@ def climb(
 def restore_from(
     settings: Settings, point: RecoveryPoint, tier: Tier, *, to_time: datetime | None
 ) -> Facts:
-    """Restore one base copy and replay the WAL; put back what was there if it fails."""
+    """Restore one base copy and replay the WAL.
+
+    If it fails before anything was replaced, nothing has changed. After that, what was put in place
+    is kept aside, as the damaged directory is, so that the next rung can work.
+    """
     incoming = restore_database.bring_base(settings, point, tier)
     try:
         collected = restore_database.collect_wal(settings, incoming, to_time=to_time, prefer=tier)
@@ -169,6 +173,10 @@ def restore_from(
         restore_database.discard(incoming)
         raise
     restore_database.move_into_place(settings, incoming)
-    restore_database.replay(settings, collected, tier=tier)
+    try:
+        restore_database.replay(settings, collected, tier=tier)
+    except RecoveryError:
+        restore_database.take_away(settings, incoming)
+        raise
     current_run().uses_points(point.id)
     return incoming.facts

@@ -1,11 +1,11 @@
-"""The database on its way into the vault: a base copy that can be renamed into place, and its facts."""
+"""The database on its way into the vault: a base copy that can be renamed into place."""
 
 from __future__ import annotations
 
 import logging
 import shutil
 import socket
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -83,11 +83,13 @@ def _remove_unfinished(hot: Path) -> None:
 def verify_copy(settings: Settings, copy: BaseCopy) -> Facts:
     """Read every block of the copy, then write down what it is."""
     base = copy.directory / "base"
-    postgres.verify_backup(base)
-    filesystem.take_ownership_of(base, like=settings.database.data_directory)
+    postgres.verify_backup(base, settings.database.bin_directory)
+    data = settings.database.data_directory
+    if data.exists():
+        filesystem.take_ownership_of(base, like=data)
     files, size = filesystem.tree_size(base)
     # Names have whole seconds; rounding up keeps the promise that the base is from before them.
-    taken_at = copy.backup.stopped_at
+    taken_at = copy.backup.stopped_at.replace(microsecond=0) + timedelta(seconds=1)
     facts = Facts(
         point=point_id(Asset.DATABASE, taken_at),
         asset=Asset.DATABASE,

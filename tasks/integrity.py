@@ -1,4 +1,4 @@
-"""Proof after a repair: every file against its recorded digest, and what can't come back, by name."""
+"""Proof after a repair: every file against its digest, and what can't come back, by name."""
 
 from __future__ import annotations
 

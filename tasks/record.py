@@ -50,7 +50,8 @@ class Run:
         )
         if self.directory:
             self.directory.mkdir(parents=True, exist_ok=True)
-            self._write("run-began", procedure=procedure, pid=os.getpid(), host=socket.gethostname())
+            host = socket.gethostname()
+            self._write("run-began", procedure=procedure, pid=os.getpid(), host=host)
 
     @property
     def record(self) -> RunRecord:

@@ -1,4 +1,4 @@
-"""What every recovery has around it: the lock, the journal, the clock, the verdict, the evidence."""
+"""What every recovery has around it: the lock, the journal, the verdict, the evidence."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from lifeboat.core.checks import Verdict
 from lifeboat.core.errors import VerificationFailed
 from lifeboat.core.plan import RecoveryPlan
-from lifeboat.core.points import Asset, Facts
+from lifeboat.core.points import Asset, Facts, Tier
 from lifeboat.core.timeline import Outcome, Phase
 from lifeboat.settings import Settings
 from tasks import locks, services, vault, verification
@@ -45,8 +45,9 @@ def _tell_of_interrupted_runs(settings: Settings) -> None:
     for earlier in unfinished_runs(vault.runs_directory(settings)):
         if not earlier.procedure.startswith("recover"):
             continue
-        log.warning("An earlier %s (%s) was interrupted; %s.", earlier.procedure, earlier.id,
-                    earlier.error)
+        log.warning(
+            "An earlier %s (%s) was interrupted; %s.", earlier.procedure, earlier.id, earlier.error
+        )
         for moved in earlier.moved_aside:
             log.warning("  It had moved aside: %s, now %s", moved.what, moved.where)
         current_run().fact(continues_after=earlier.id)
@@ -58,6 +59,19 @@ def end_dry_run(run: Run, plan: RecoveryPlan) -> RecoveryPlan:
     run.fact(dry_run=True)
     log.info("The plan (a dry run: nothing is touched):\n%s", plan.in_words())
     return plan
+
+
+@step(Phase.VERIFY, retries=1)
+def expectations(settings: Settings, base: Facts | None = None) -> dict[Asset, Facts]:
+    """What a whole platform holds: the facts of the newest point of each asset.
+
+    `base` is the base copy that was restored; after a recovery to an earlier moment a newer one
+    would ask for too much. Read from this host where it can be, and else from S3.
+    """
+    here = vault.newest_facts(settings, tiers=(Tier.HOT, Tier.LOCAL))
+    if any(asset not in here for asset in Asset):
+        here = vault.newest_facts(settings, tiers=(Tier.S3,)) | here
+    return here | ({Asset.DATABASE: base} if base else {})
 
 
 @step(Phase.VERIFY)

@@ -80,7 +80,7 @@ def choose_source(
     only_from: Tier | None = None,
     not_after: datetime | None = None,
 ) -> Source:
-    """Choose the newest fitting point and its cheapest tier. Raises PreconditionError if none is."""
+    """Choose the newest fitting point and its cheapest tier. Raises PreconditionError if none."""
     tiers = (only_from,) if only_from else vault.RESTIC_TIERS
     points = vault.list_points(
         settings, assets=(asset,), tiers=tiers, tolerate_failures=only_from is None

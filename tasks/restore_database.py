@@ -21,8 +21,8 @@ from lifeboat.core.timeline import Phase
 from lifeboat.core.wal import format_lsn
 from lifeboat.settings import Settings
 from lifeboat.tools import filesystem, postgres
-from tasks import vault, wal
-from tasks.database import SLOT, connection
+from tasks import services, vault, wal, wal_replay
+from tasks.database import connection
 from tasks.orchestration import step
 from tasks.record import current_run
 from tasks.services import stack_of
@@ -40,6 +40,7 @@ class Incoming(BaseModel):
     directory: Path
     facts: Facts
     tier: Tier
+    hot_copy: str = ""  # where it was before, if it was the hot copy
 
 
 @step(Phase.DETECT)
@@ -72,10 +73,16 @@ def assess_database(settings: Settings) -> DatabaseAssessment:
 def restart_database(settings: Settings) -> None:
     """Step 2 of scenario 1: restart, wait, and prove that every block can be read."""
     stack_of(settings).restart([settings.database.service])
-    postgres.wait_until_ready(
-        connection(settings), timeout_seconds=settings.recovery.restart_seconds
-    )
+    _wait_until_ready(settings, settings.recovery.restart_seconds)
     postgres.read_every_block(connection(settings))
+
+
+def _wait_until_ready(settings: Settings, seconds: float) -> None:
+    postgres.wait_until_ready(
+        connection(settings),
+        timeout_seconds=seconds,
+        why_not=lambda: services.why_not_running(settings, settings.database.service),
+    )
 
 
 @step(Phase.FETCH)
@@ -87,7 +94,7 @@ def bring_base(settings: Settings, point: RecoveryPoint, tier: Tier) -> Incoming
     facts = vault.read_facts(settings, point, tier)
     if tier is Tier.HOT:
         base = Path(point.copies[tier]) / "base"
-        postgres.verify_backup(base)
+        postgres.verify_backup(base, settings.database.bin_directory)
         filesystem.bring(base, incoming)
     else:
         source = facts.directories["base"]
@@ -99,10 +106,11 @@ def bring_base(settings: Settings, point: RecoveryPoint, tier: Tier) -> Incoming
             overwrite="always",
             timeout_seconds=_time_box(settings, tier),
         )
-        postgres.verify_backup(incoming)
+        postgres.verify_backup(incoming, settings.database.bin_directory)
     if data.exists():
         filesystem.take_ownership_of(incoming, like=data)
-    return Incoming(directory=incoming, facts=facts, tier=tier)
+    copy = point.copies[tier] if tier is Tier.HOT else ""
+    return Incoming(directory=incoming, facts=facts, tier=tier, hot_copy=copy)
 
 
 def _time_box(settings: Settings, tier: Tier) -> float:
@@ -116,23 +124,23 @@ def _time_box(settings: Settings, tier: Tier) -> float:
 @step(Phase.FETCH)
 def collect_wal(
     settings: Settings, incoming: Incoming, *, to_time: datetime | None, prefer: Tier
-) -> wal.CollectedWal:
+) -> wal_replay.CollectedWal:
     """Bring together every WAL segment from the base to the target, and prove there is no hole.
 
     Raises PreconditionError, naming the first missing segment, before the target is touched.
     """
-    return wal.collect(
+    return wal_replay.collect(
         settings,
         incoming.facts,
+        base=incoming.directory,
         to_time=to_time,
         prefer=prefer,
-        beside=incoming.directory,
     )
 
 
 @step(Phase.RESTORE)
 def stage_recovery(
-    incoming: Incoming, collected: wal.CollectedWal, *, to_time: datetime | None
+    incoming: Incoming, collected: wal_replay.CollectedWal, *, to_time: datetime | None
 ) -> None:
     """Put the WAL into the base copy and tell PostgreSQL how far to replay it."""
     postgres.stage_recovery(
@@ -160,14 +168,13 @@ def move_into_place(settings: Settings, incoming: Incoming) -> None:
 
 
 @step(Phase.REPLAY)
-def replay(settings: Settings, collected: wal.CollectedWal, *, seconds: float) -> None:
+def replay(settings: Settings, collected: wal_replay.CollectedWal, *, tier: Tier) -> None:
     """Start the database and wait until it has replayed all of the WAL and takes writes.
 
     Raises VerificationFailed if it stopped short of what was staged.
     """
-    server = connection(settings)
-    stack_of(settings).start([settings.database.service])
-    postgres.wait_until_ready(server, timeout_seconds=seconds)
+    stack_of(settings).up([settings.database.service])
+    _wait_until_ready(settings, _time_box(settings, tier))
     reached = postgres.recovered_to(settings.database.data_directory)
     if collected.must_reach_lsn and reached.lsn < collected.must_reach_lsn:
         raise VerificationFailed(
@@ -175,9 +182,9 @@ def replay(settings: Settings, collected: wal.CollectedWal, *, seconds: float) -
             f"staged goes to {format_lsn(collected.must_reach_lsn)}.",
             hint="A segment is damaged. The next rung takes the WAL from S3.",
         )
-    postgres.finish_recovery(server)
+    postgres.finish_recovery(settings.database.data_directory)
     current_run().fact(recovered_to_lsn=format_lsn(reached.lsn), timeline=reached.timeline)
-    wal.discard(collected)
+    wal_replay.discard(collected)
 
 
 @step(Phase.START, retries=1)
@@ -186,16 +193,25 @@ def rearm_wal(settings: Settings) -> None:
 
     Before the application starts: with synchronous WAL its commits wait for the receiver.
     """
-    wal.rearm(settings, connection(settings), SLOT)
+    wal.rearm(settings)
+
+
+def discard(incoming: Incoming) -> None:
+    """Before anything was replaced: give the hot copy back, or remove what was restored."""
+    shutil.rmtree(incoming.directory.with_name(f"{incoming.directory.name}.wal"), True)
+    if not incoming.directory.exists():
+        return
+    if incoming.hot_copy:
+        filesystem.bring(incoming.directory, Path(incoming.hot_copy) / "base")
+    else:
+        shutil.rmtree(incoming.directory)
 
 
 @step(Phase.RESTORE)
-def put_back(settings: Settings, incoming: Incoming) -> None:
-    """After a rung failed: stop the database, and keep what the rung had put in place aside."""
+def take_away(settings: Settings, incoming: Incoming) -> None:
+    """After a rung failed in the end: stop the database and keep what it had put in place aside."""
     data = settings.database.data_directory
     stack_of(settings).stop([settings.database.service])
-    if incoming.directory.exists():
-        shutil.rmtree(incoming.directory)
     if data.exists():
         run = current_run()
         aside = data.with_name(f"{data.name}.failed-{incoming.tier}-{run.id}")
@@ -205,11 +221,11 @@ def put_back(settings: Settings, incoming: Incoming) -> None:
 
 def refuse_running_stranger(settings: Settings) -> None:
     """Raise PreconditionError if something else than our service answers at the database's port."""
-    stack = stack_of(settings)
-    state = {s.name: s.state for s in stack.status()}.get(settings.database.service)
-    if state != "running" and postgres.answers(connection(settings)):
+    if services.why_not_running(settings, settings.database.service) is None:
+        return
+    if postgres.answers(connection(settings)):
         raise PreconditionError(
-            f"Checking port {settings.database.port}: a database answers there, but the service "
-            f"{settings.database.service} is {state}.",
+            f"Checking port {settings.database.port}: a database answers there, but not our "
+            f"service {settings.database.service}.",
             hint="Find out which server it is before you recover.",
         )

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from lifeboat.core.timeline import Phase
 from lifeboat.settings import Settings
-from lifeboat.tools.stacks import ProcessStack, ServiceStatus, Stack
+from lifeboat.tools.stacks import ProcessStack, ServiceState, ServiceStatus, Stack
 from tasks.orchestration import step
 
 
@@ -41,3 +41,30 @@ def application_services(settings: Settings) -> tuple[str, ...]:
     return tuple(
         name for name in settings.stack.critical_services if name != settings.database.service
     )
+
+
+def everything_that_writes(settings: Settings) -> tuple[str, ...]:
+    """All that could write to the database or the vault while the database is replaced.
+
+    The database last, so that the application ends in an orderly way; it may not run at all. The
+    WAL receiver is among them: it would follow a timeline that a failed rung leaves behind.
+    """
+    stack = settings.stack
+    application = tuple(reversed(application_services(settings)))
+    return (
+        *application,
+        *stack.deferred_services,
+        *stack.backup_services,
+        settings.database.service,
+    )
+
+
+def why_not_running(settings: Settings, service: str) -> str | None:
+    """Why a service does not run, with the end of its log; None while it runs."""
+    stack = stack_of(settings)
+    status = next((s for s in stack.status() if s.name == service), None)
+    if status is not None and status.state in (ServiceState.RUNNING, ServiceState.STARTING):
+        return None
+    state = f"{status.state} {status.detail}".strip() if status else "unknown to the stack"
+    lines = [line for line in stack.logs(service, 12).splitlines() if "FATAL" in line]
+    return f"The service {service} is {state}. " + " ".join(lines[-2:])

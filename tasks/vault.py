@@ -1,4 +1,4 @@
-"""The vault: where every copy lies, which recovery points there are, and what they say of themselves.
+"""The vault: where every copy lies, which recovery points there are, and what they tell.
 
 One restic repository per asset and tier, so that they work side by side and fail apart. The
 catalogue is the store: points are read from the repositories each time (DESIGN, section 3).
@@ -189,7 +189,8 @@ def _points_in(settings: Settings, asset: Asset, tier: Tier) -> list[RecoveryPoi
 def _hot_points(settings: Settings) -> list[RecoveryPoint]:
     points = []
     for path in hot_directory(settings).glob(f"*/{FACTS_NAME}"):
-        if path.parent.suffix:  # `.partial`: a backup that did not finish
+        # `.partial`: a backup that did not finish. No base: a recovery has renamed it into place.
+        if path.parent.suffix or not (path.parent / "base").is_dir():
             continue
         facts = parse_facts(path.read_bytes(), where=str(path))
         points.append(
@@ -285,10 +286,12 @@ def store_snapshot(
 
 
 def store_in_both_tiers(settings: Settings, facts: Facts, paths: Collection[Path]) -> None:
-    """Local and S3 at the same time. If one fails the other's copy still counts, and this raises."""
+    """Local and S3 at the same time. If one fails this raises, and the other's copy counts."""
     side_by_side(
-        {str(tier): functools.partial(store_snapshot, settings, tier, facts, paths)
-         for tier in RESTIC_TIERS}
+        {
+            str(tier): functools.partial(store_snapshot, settings, tier, facts, paths)
+            for tier in RESTIC_TIERS
+        }
     )
 
 

@@ -1,4 +1,4 @@
-"""The write-ahead log: shipped to S3 sealed, brought back complete, and armed again after a recovery.
+"""The write-ahead log on its way out: received as it is written, shipped to S3 sealed.
 
 Where it lies: `database/wal/<system identifier>/<timeline>/` in the local vault, one directory for
 each timeline at which the receiver began; in S3 `database/wal/<system identifier>/<timeline>/`
@@ -8,23 +8,23 @@ bucket is never further behind than the interval, and no segment switch is force
 
 from __future__ import annotations
 
-import functools
 import logging
 import shutil
-from collections.abc import Mapping
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
 from lifeboat.core import wal as log_positions
-from lifeboat.core.errors import PermanentError, RecoveryError
-from lifeboat.core.points import Facts, Tier
+from lifeboat.core.errors import PreconditionError, RecoveryError
 from lifeboat.settings import Settings
-from lifeboat.tools import postgres, s3, seal
-from tasks import vault
+from lifeboat.tools import postgres, seal
+from tasks import services, vault
+from tasks.database import SLOT, connection
 from tasks.orchestration import step
+from tasks.record import current_run
 
 log = logging.getLogger("lifeboat")
 
@@ -39,18 +39,6 @@ class Shipment(BaseModel):
 
     segments: tuple[str, ...]
     partial: str | None
-
-
-class CollectedWal(BaseModel):
-    """The WAL that a recovery will replay, as plain files on this host."""
-
-    model_config = ConfigDict(frozen=True)
-
-    segments: Mapping[str, Path]  # by segment name, `.partial` taken off
-    histories: Mapping[str, Path]  # every history file known, so that the new timeline is new
-    timeline: int
-    must_reach_lsn: int | None  # replay that ends before this stopped short
-    scratch: Path | None = None  # where downloaded segments lie
 
 
 # --- shipping -------------------------------------------------------------------------------
@@ -130,185 +118,12 @@ def ship(settings: Settings) -> Shipment:
     return Shipper(settings).ship()
 
 
-# --- collecting -----------------------------------------------------------------------------
-
-
-def collect(
-    settings: Settings, facts: Facts, *, to_time: datetime | None, prefer: Tier, beside: Path
-) -> CollectedWal:
-    """Plan the replay from everything that is known and bring the segments to this host.
-
-    `prefer` says whose copy wins where both tiers have a segment. The other fills the holes.
-    Raises PreconditionError if the log has a hole.
-    """
-    base = facts.database
-    if base is None:
-        raise PermanentError(f"Reading {facts.point}: it holds no database.", hint="")
-    local = postgres.collect_segments(vault.wal_directory(settings), base.system_identifier)
-    salvaged = postgres.salvage_segments(
-        settings.database.data_directory, base.system_identifier, base.wal_segment_bytes
-    )
-    remote = _remote_objects(settings, base.system_identifier, needed=not local)
-    scratch = beside.with_name(f"{beside.name}.wal")
-    scratch.mkdir(parents=True, exist_ok=True)
-    try:
-        return _collect(settings, facts, to_time, prefer, local, salvaged, remote, scratch)
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise
-
-
-def _collect(
-    settings: Settings,
-    facts: Facts,
-    to_time: datetime | None,
-    prefer: Tier,
-    local: Mapping[str, Path],
-    salvaged: Mapping[str, Path],
-    remote: Mapping[str, s3.Object],
-    scratch: Path,
-) -> CollectedWal:
-    base = facts.database
-    assert base is not None
-    size = base.wal_segment_bytes
-    fetch = functools.partial(_fetch, settings, remote, scratch)
-    histories = dict(_histories(local))
-    histories |= fetch([name for name in remote if _is_history(name) and name not in histories])
-    target, ancestors = _choose_timeline(histories, base.timeline, to_time, local, remote)
-    usable = log_positions.usable_segments({*local, *salvaged, *remote}, size)
-    replay = log_positions.plan_replay(
-        base_timeline=base.timeline,
-        start_lsn=log_positions.parse_lsn(base.start_lsn),
-        stop_lsn=log_positions.parse_lsn(base.stop_lsn),
-        target_timeline=target,
-        ancestors=ancestors,
-        available=usable,
-        segment_bytes=size,
-    )
-    segments: dict[str, Path] = {}
-    to_fetch: dict[str, str] = {}
-    for segment in replay.segments:
-        name = segment.name(size)
-        found = _best_copy(name, prefer, local, salvaged, remote)
-        if isinstance(found, Path):
-            segments[name] = found
-        else:
-            to_fetch[name] = found
-    fetched = fetch(list(to_fetch.values()))
-    segments |= {name: fetched[object_name] for name, object_name in to_fetch.items()}
-    newest = max(segments, key=lambda name: name[8:])
-    return CollectedWal(
-        segments=segments,
-        histories=histories,
-        timeline=replay.timeline,
-        must_reach_lsn=None
-        if to_time
-        else postgres.end_of_wal(
-            segments[newest], settings.database.bin_directory, segment_bytes=size
-        ),
-        scratch=scratch,
-    )
-
-
-def _best_copy(
-    name: str,
-    prefer: Tier,
-    local: Mapping[str, Path],
-    salvaged: Mapping[str, Path],
-    remote: Mapping[str, s3.Object],
-) -> Path | str:
-    """A complete copy before a partial one; the server's own pg_wal before a partial one."""
-    partial = name + log_positions.PARTIAL
-    if prefer is Tier.S3 and name in remote:
-        return name
-    if name in local:
-        return local[name]
-    if name in remote:
-        return name
-    if name in salvaged:
-        return salvaged[name]
-    if partial in local:
-        return local[partial]
-    return partial
-
-
-def _choose_timeline(
-    histories: Mapping[str, Path],
-    base_timeline: int,
-    to_time: datetime | None,
-    local: Mapping[str, Path],
-    remote: Mapping[str, s3.Object],
-) -> tuple[int, tuple[log_positions.Switch, ...]]:
-    """The newest timeline, or for a point in time the one that was being written then."""
-    began: list[tuple[int, datetime]] = []
-    for name, path in histories.items():
-        timeline = log_positions.history_timeline(name)
-        if timeline is None:
-            continue
-        when = datetime.fromtimestamp(path.stat().st_mtime).astimezone()
-        if name in remote and name not in local:
-            when = remote[name].modified_at
-        began.append((timeline, when))
-    if to_time is not None:
-        target = log_positions.timeline_current_at(
-            to_time, first_timeline=base_timeline, began_at=began
-        )
-        target = max(target, base_timeline)
-    else:
-        target = max([base_timeline, *(timeline for timeline, _ in began)])
-    path = histories.get(f"{target:08X}.history")
-    return target, log_positions.parse_history(path.read_text()) if path else ()
-
-
-def _is_history(name: str) -> bool:
-    return log_positions.history_timeline(name) is not None
-
-
-def _histories(local: Mapping[str, Path]) -> dict[str, Path]:
-    return {name: path for name, path in local.items() if _is_history(name)}
-
-
-def _remote_objects(
-    settings: Settings, system_identifier: str, *, needed: bool
-) -> dict[str, s3.Object]:
-    """What the bucket has of this database's WAL, by plain name. An unreachable bucket has none,
-    unless it is all there is.
-    """
-    try:
-        objects = vault.bucket(settings).list(f"database/wal/{system_identifier}/")
-    except RecoveryError as error:
-        if needed:
-            raise
-        log.warning("WAL in S3 is left out: %s", error)
-        return {}
-    return {item.key.rpartition("/")[2].removesuffix(SEALED): item for item in objects}
-
-
-def _fetch(
-    settings: Settings, remote: Mapping[str, s3.Object], scratch: Path, names: list[str]
-) -> dict[str, Path]:
-    """Download and unseal objects side by side."""
-    if not names:
-        return {}
-    identity = vault.wal_identity(settings)
-    store = vault.bucket(settings)
-
-    def fetch(name: str) -> tuple[str, Path]:
-        path = scratch / name
-        path.write_bytes(seal.unseal(store.get(remote[name].key), identity))
-        return name, path
-
-    with ThreadPoolExecutor(max_workers=_PARALLEL) as pool:
-        return dict(pool.map(fetch, names))
-
-
-def discard(collected: CollectedWal) -> None:
-    """Remove what was downloaded, once it has been replayed."""
-    if collected.scratch:
-        shutil.rmtree(collected.scratch, ignore_errors=True)
-
-
 # --- the receiver ---------------------------------------------------------------------------
+
+_LOOK_SECONDS = 0.25
+_REST_SECONDS = 0.5
+_LONG_REST_SECONDS = 10.0
+_RECEIVER_SECONDS = 30.0
 
 
 def receiver_directory(settings: Settings, identity: postgres.Identity) -> Path:
@@ -321,14 +136,126 @@ def receiver_directory(settings: Settings, identity: postgres.Identity) -> Path:
     return root / f"{identity.timeline:08X}"
 
 
-def rearm(settings: Settings, server: postgres.Connection, slot: str) -> None:
-    """Make the slot, start the receiver, and with synchronous WAL wait for it with each commit."""
-    from tasks.services import stack_of
+def receive(settings: Settings) -> None:
+    """Receive WAL for as long as this process lives; wait out every absence of the database.
 
-    postgres.ensure_slot(server, slot)
-    receivers = [name for name in settings.stack.backup_services if "receiver" in name]
-    if receivers:
-        stack_of(settings).start(receivers)
+    Once it streams it lets commits wait for it, if the settings say synchronous: so a receiver
+    that was switched off by `lifeboat wal asynchronous` takes its place again by itself.
+    """
+    server = connection(settings)
+    log.info("Receiving WAL of %s:%d (%s)", server.host, server.port, settings.database.wal)
+    while True:
+        try:
+            if not postgres.answers(server):
+                time.sleep(_LOOK_SECONDS)
+                continue
+            _receive_once(settings, server)
+            log.warning("The database ended the stream; connecting again.")
+        except PreconditionError as error:
+            log.error("%s", error)
+            time.sleep(_LONG_REST_SECONDS)
+        except RecoveryError as error:
+            log.warning("%s", error)
+        time.sleep(_REST_SECONDS)
+
+
+def _receive_once(settings: Settings, server: postgres.Connection) -> None:
+    identity = postgres.identify(server)
+    if identity.in_recovery:
+        return
+    postgres.ensure_slot(server, SLOT)
+    directory = receiver_directory(settings, identity)
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    over = threading.Event()
+    arming = threading.Thread(target=_arm_when_streaming, args=(settings, server, over))
+    arming.start()
+    try:
+        postgres.receive_wal(
+            server,
+            directory,
+            slot=SLOT,
+            name=SLOT,
+            synchronous=settings.database.wal == "synchronous",
+            on_line=lambda line: log.info("%s", line),
+        )
+    finally:
+        over.set()
+        arming.join()
+
+
+def _arm_when_streaming(
+    settings: Settings, server: postgres.Connection, over: threading.Event
+) -> None:
+    while not over.wait(_LOOK_SECONDS):
+        try:
+            if arm(settings, server):
+                return
+        except RecoveryError as error:
+            log.warning("Waiting for the receiver to stream: %s", error)
+
+
+def arm(settings: Settings, server: postgres.Connection) -> bool:
+    """Let commits wait for the receiver if they should; say whether it streams."""
+    receiver = postgres.receiver_of(server, SLOT)
+    if receiver is None or receiver.state != "streaming":
+        return False
     if settings.database.wal == "synchronous":
-        postgres.wait_for_receiver(server, slot, timeout_seconds=30)
-        postgres.set_synchronous(server, slot)
+        postgres.set_synchronous(server, SLOT)
+    return True
+
+
+def disarm(settings: Settings) -> None:
+    """Let commits wait for no receiver, until one streams again."""
+    postgres.set_synchronous(connection(settings), "")
+
+
+def rearm(settings: Settings) -> None:
+    """Make the slot, start the receiver and wait until it streams.
+
+    A receiver that does not come must not keep the platform down: commits then wait for none, and
+    the record and the log say so.
+    """
+    server = connection(settings)
+    identity = postgres.identify(server)
+    postgres.ensure_slot(server, SLOT)
+    _bridge(settings, server, identity)
+    receivers = [name for name in settings.stack.backup_services if "receiver" in name]
+    if not receivers:
+        log.warning("No WAL receiver is named in stack.backup_services: WAL is not protected.")
+        return
+    try:
+        services.stack_of(settings).start(receivers)
+        deadline = time.monotonic() + _RECEIVER_SECONDS
+        while not arm(settings, server):
+            if time.monotonic() > deadline:
+                raise PreconditionError(
+                    f"Waiting for the WAL receiver: it does not stream after "
+                    f"{_RECEIVER_SECONDS:g} s.",
+                    hint=f"Look at the log of {receivers[0]}.",
+                )
+            time.sleep(_LOOK_SECONDS / 5)
+    except RecoveryError as error:
+        log.error("The recovered database is not protected yet: %s", error)
+        postgres.set_synchronous(server, "")
+        current_run().fact(wal_receiver="does not stream")
+
+
+def _bridge(
+    settings: Settings, server: postgres.Connection, identity: postgres.Identity
+) -> None:
+    """Copy what the new timeline has written before the slot begins, so that the vault has it."""
+    if identity.timeline == 1:
+        return
+    data = settings.database.data_directory
+    size = identity.wal_segment_bytes
+    began = postgres.recovered_to(data)
+    begins = postgres.slot_restart_lsn(server, SLOT)
+    if began.timeline != identity.timeline or begins is None:
+        return
+    directory = receiver_directory(settings, identity)
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    there = postgres.salvage_segments(data, identity.system_identifier, size)
+    for number in range(began.lsn // size, begins // size):
+        name = log_positions.Segment(identity.timeline, number).name(size)
+        if name in there and not (directory / name).exists():
+            shutil.copyfile(there[name], directory / name)

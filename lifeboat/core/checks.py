@@ -66,7 +66,9 @@ class Verdict(BaseModel):
     checks: tuple[CheckResult, ...]
 
     @classmethod
-    def of(cls, results: Iterable[CheckResult], *, expected: Iterable[str] = CHECK_NAMES) -> Verdict:
+    def of(
+        cls, results: Iterable[CheckResult], *, expected: Iterable[str] = CHECK_NAMES
+    ) -> Verdict:
         """Order the results; a check that gave none is UNKNOWN."""
         by_name = {result.name: result for result in results}
         return cls(

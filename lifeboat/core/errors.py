@@ -8,8 +8,8 @@ RecoveryError                 every error that Lifeboat raises on purpose
 │   │   ├── NotApproved       the operator said no, or did not answer in time
 │   │   └── SettingsError     lifeboat.yaml or the environment is wrong
 │   └── VerificationFailed    the work was done, and its result is not good
-└── CommandFailed             an outside program ended badly (permanent unless its tool says otherwise)
-    └── TransientCommandFailed
+└── CommandFailed             an outside program ended badly: not retried
+    └── TransientCommandFailed  it may pass (a lock, a network time-out): retried
 """
 
 from __future__ import annotations

@@ -37,10 +37,9 @@ class RecoveryPlan(BaseModel):
                 if point.verified_at
                 else "never verified by a restore"
             )
-            lines.append(
-                f"  Recovery point:  {point.id}, {age_in_words(self.made_at - point.taken_at)} old, "
-                f"in {', '.join(point.tiers)}, {verified}"
-            )
+            age = age_in_words(self.made_at - point.taken_at)
+            where = ", ".join(point.tiers)
+            lines.append(f"  Recovery point:  {point.id}, {age} old, in {where}, {verified}")
         lines.append(f"  What is lost:    {self.expected_loss}")
         lines += [f"  Touches:         {place}" for place in self.touches]
         lines += [f"  Step {number}: {step}" for number, step in enumerate(self.steps, start=1)]

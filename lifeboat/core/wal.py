@@ -53,6 +53,16 @@ class Segment:
         return cls(timeline=int(match["timeline"], 16), number=number)
 
 
+def is_segment_name(name: str) -> bool:
+    """Whether it names a complete segment, e.g. `000000010000000000000007`."""
+    return bool(_SEGMENT.match(name))
+
+
+def usable_segments(names: Iterable[str], segment_bytes: int) -> frozenset[Segment]:
+    """The segments among file names; a `.partial` file counts, other files do not."""
+    return frozenset(filter(None, (Segment.parse(name, segment_bytes) for name in names)))
+
+
 def history_timeline(name: str) -> int | None:
     """Given `00000002.history`, give 2; None for any other name."""
     match = _HISTORY.match(name)

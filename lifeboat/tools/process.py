@@ -220,6 +220,11 @@ def unprivileged(argv: Sequence[str | Path]) -> tuple[str, ...]:
     )
 
 
+def environment() -> dict[str, str]:
+    """All of our own environment, to expand what a user wrote with it; never to hand it on."""
+    return dict(os.environ)
+
+
 def mask(text: str, secrets: Collection[str]) -> str:
     """Give the text with every secret replaced."""
     for secret in _longest_first(secrets):

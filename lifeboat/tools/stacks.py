@@ -520,7 +520,7 @@ class ProcessStack:
     def _expand(self, text: str, **names: str) -> str:
         """Expand %(here)s, %(program_name)s and %(ENV_X)s as supervisor does."""
         known = {"here": str(self._config_path.parent), **names}
-        known |= {f"ENV_{name}": value for name, value in os.environ.items()}
+        known |= {f"ENV_{name}": value for name, value in process.environment().items()}
         return re.sub(r"%\((\w+)\)s", lambda m: known[m[1]], text).replace("%%", "%")
 
 
@@ -631,4 +631,4 @@ def _pairs(text: str) -> dict[str, str]:
 
 
 def _path() -> str:
-    return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    return os.pathsep.join([str(Path(sys.executable).parent), process.environment().get("PATH", os.defpath)])

@@ -78,7 +78,12 @@ def test_a_broken_contract_is_found(tmp_path: Path) -> None:
 def environment_reads(tree: ast.AST) -> Iterator[str]:
     """Given a module's syntax tree, yield where it reads the environment."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and node.attr in {"environ", "environb", "getenv"}:
+        if (
+            isinstance(node, ast.Attribute)
+            and node.attr in {"environ", "environb", "getenv"}
+            and isinstance(node.value, ast.Name)
+            and node.value.id == "os"
+        ):
             yield f"line {node.lineno}: {ast.unparse(node)}"
         elif isinstance(node, ast.ImportFrom) and node.module == "os":
             for alias in node.names:

@@ -1,0 +1,102 @@
+"""Commands that make backups and tell what there is."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from datetime import datetime, timezone
+from typing import Annotated
+
+import typer
+
+from lifeboat import __version__
+from lifeboat.cli.common import (
+    ConfigOption,
+    JsonOption,
+    WithoutPrefect,
+    WithPrefect,
+    app,
+    choose_orchestrator,
+)
+from lifeboat.core.plan import age_in_words
+from lifeboat.core.points import Asset, RecoveryPoint
+
+
+@app.command()
+def version() -> None:
+    """Print Lifeboat's version."""
+    typer.echo(__version__)
+
+
+@app.command()
+def prepare(config: ConfigOption = None) -> None:
+    """Make the vault's directories, repositories and WAL key where they are missing."""
+    choose_orchestrator(without_prefect=True, with_prefect=False)
+    from lifeboat.settings import load_settings
+    from tasks import vault
+
+    vault.prepare_vault(load_settings(config))
+
+
+@app.command()
+def backup(
+    asset: Annotated[Asset, typer.Argument(help="What to back up.")],
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    without_prefect: WithoutPrefect = False,
+    with_prefect: WithPrefect = False,
+) -> None:
+    """Back one asset up into the local vault and S3."""
+    choose_orchestrator(without_prefect=without_prefect, with_prefect=with_prefect)
+    from lifeboat.core.requests import Backup
+
+    # One at a time: each import of a flow costs start-up time.
+    flow = getattr(importlib.import_module(f"flows.backup_{asset}"), f"backup_{asset}")
+    facts = flow(Backup(config=str(config or "")))
+    typer.echo(facts.model_dump_json(indent=2) if as_json else facts.point)
+
+
+@app.command()
+def points(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """List the recovery points of every asset, newest first."""
+    choose_orchestrator(without_prefect=True, with_prefect=False)
+    from lifeboat.settings import load_settings
+    from tasks import vault
+
+    found = vault.list_points(load_settings(config))
+    if as_json:
+        typer.echo(json.dumps([_point_as_json(point) for point in found], indent=2))
+    else:
+        _print_points(found)
+
+
+def _point_as_json(point: RecoveryPoint) -> dict[str, object]:
+    return {
+        "asset": point.asset,
+        "id": point.id,
+        "taken_at": point.taken_at.isoformat(),
+        "tiers": list(point.tiers),
+        "bytes": point.bytes,
+        "verified_at": point.verified_at.isoformat() if point.verified_at else None,
+    }
+
+
+def _print_points(found: tuple[RecoveryPoint, ...]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    now = datetime.now(timezone.utc)
+    table = Table("asset", "point", "age", "MB", "tiers", "verified")
+    for point in found:
+        verified = age_in_words(now - point.verified_at) + " ago" if point.verified_at else "never"
+        table.add_row(
+            str(point.asset),
+            point.id,
+            age_in_words(now - point.taken_at),
+            f"{point.bytes / 1e6:.1f}",
+            " ".join(point.tiers),
+            verified,
+        )
+    Console().print(
+        table if found else "There is no recovery point yet: `lifeboat backup database`."
+    )

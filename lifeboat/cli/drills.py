@@ -1,0 +1,3 @@
+"""Commands around the staging platform: start it, break it, and the drill."""
+
+from __future__ import annotations

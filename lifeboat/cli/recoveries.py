@@ -1,0 +1,255 @@
+"""Commands that recover and verify: the four scenarios of the plan, and its checklist."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from lifeboat.cli.common import (
+    ApproveOption,
+    ConfigOption,
+    DryRun,
+    Exit,
+    JsonOption,
+    WithoutPrefect,
+    WithPrefect,
+    app,
+    approval_of,
+    choose_orchestrator,
+    show_result,
+)
+from lifeboat.core.checks import CHECKLIST, Status, Verdict
+from lifeboat.core.ladder import Rung
+
+recover = typer.Typer(no_args_is_help=True, help="Bring the platform back: the plan's scenarios.")
+app.add_typer(recover, name="recover")
+
+FromOption = Annotated[
+    Literal["cheapest", "local", "s3"],
+    typer.Option("--from", help="Which copies: the cheapest that works, this host's, or S3's."),
+]
+DateOption = Annotated[
+    str, typer.Option("--date", help="Repair from the newest point of this day (UTC), YYYY-MM-DD.")
+]
+LatestOption = Annotated[bool, typer.Option("--latest", help="From the newest point: the default.")]
+
+
+@recover.command()
+def database(
+    config: ConfigOption = None,
+    to_time: Annotated[
+        str, typer.Option("--to-time", help="A moment, e.g. 2026-01-31T03:15:00Z; else the newest.")
+    ] = "",
+    source: FromOption = "cheapest",
+    rungs: Annotated[
+        list[Rung] | None, typer.Option("--rung", help="Only these cures; may be repeated.")
+    ] = None,
+    dry_run: DryRun = False,
+    approve: ApproveOption = "",
+    as_json: JsonOption = False,
+    without_prefect: WithoutPrefect = False,
+    with_prefect: WithPrefect = False,
+) -> None:
+    """Scenario 1: the database server failed, or its data is wrong since a moment."""
+    choose_orchestrator(without_prefect=without_prefect, with_prefect=with_prefect)
+    from flows.recover_database import recover_database
+    from lifeboat.core.requests import RecoverDatabase
+
+    request = _checked(
+        RecoverDatabase,
+        config=str(config or ""),
+        to_time=to_time,
+        source=source,
+        rungs=rungs or list(Rung),
+        dry_run=dry_run,
+        approval=_approval(approve, config),
+    )
+    show_result(recover_database(request), as_json=as_json)
+
+
+@recover.command()
+def files(
+    config: ConfigOption = None,
+    date: DateOption = "",
+    latest: LatestOption = False,
+    source: FromOption = "cheapest",
+    dry_run: DryRun = False,
+    approve: ApproveOption = "",
+    as_json: JsonOption = False,
+    without_prefect: WithoutPrefect = False,
+    with_prefect: WithPrefect = False,
+) -> None:
+    """Scenario 3: the file storage is corrupt."""
+    choose_orchestrator(without_prefect=without_prefect, with_prefect=with_prefect)
+    from flows.recover_files import recover_files
+    from lifeboat.core.requests import RecoverFiles
+
+    request = _checked(
+        RecoverFiles,
+        config=str(config or ""),
+        date=_date(date, latest),
+        source=source,
+        dry_run=dry_run,
+        approval=_approval(approve, config),
+    )
+    show_result(recover_files(request), as_json=as_json)
+
+
+@recover.command()
+def models(
+    config: ConfigOption = None,
+    date: DateOption = "",
+    latest: LatestOption = False,
+    source: FromOption = "cheapest",
+    dry_run: DryRun = False,
+    approve: ApproveOption = "",
+    as_json: JsonOption = False,
+    without_prefect: WithoutPrefect = False,
+    with_prefect: WithPrefect = False,
+) -> None:
+    """Scenario 4: AI models are lost."""
+    choose_orchestrator(without_prefect=without_prefect, with_prefect=with_prefect)
+    from flows.recover_models import recover_models
+    from lifeboat.core.requests import RecoverModels
+
+    request = _checked(
+        RecoverModels,
+        config=str(config or ""),
+        date=_date(date, latest),
+        source=source,
+        dry_run=dry_run,
+        approval=_approval(approve, config),
+    )
+    show_result(recover_models(request), as_json=as_json)
+
+
+@recover.command()
+def server(
+    bucket: Annotated[str, typer.Option("--bucket", help="The bucket that holds the vault.")],
+    into: Annotated[
+        Path, typer.Option("--into", help="Directory for the platform; empty, or not there yet.")
+    ],
+    endpoint: Annotated[
+        str, typer.Option("--endpoint", help="URL of the S3 service; else Amazon's own.")
+    ] = "",
+    region: Annotated[str, typer.Option("--region", help="The bucket's region.")] = "us-east-1",
+    prefix: Annotated[str, typer.Option("--prefix", help="Place inside the bucket.")] = "",
+    dry_run: DryRun = False,
+    approve: ApproveOption = "",
+    as_json: JsonOption = False,
+    without_prefect: WithoutPrefect = False,
+    with_prefect: WithPrefect = False,
+) -> None:
+    """Scenario 2: the whole server is lost. Run it on the new machine.
+
+    Needs the bucket and, in the environment, LIFEBOAT_VAULT_PASSWORD and the S3 key; nothing else.
+    """
+    choose_orchestrator(without_prefect=without_prefect, with_prefect=with_prefect)
+    from flows.recover_server import recover_server
+    from lifeboat.core.requests import RecoverServer
+
+    request = _checked(
+        RecoverServer,
+        bucket=bucket,
+        endpoint=endpoint,
+        region=region,
+        prefix=prefix,
+        into=str(into.absolute()),
+        dry_run=dry_run,
+        approval="preapproved" if approve else "ask",
+        platform=approve,
+    )
+    show_result(recover_server(request), as_json=as_json)
+
+
+@app.command()
+def verify(
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    without_prefect: WithoutPrefect = False,
+    with_prefect: WithPrefect = False,
+) -> None:
+    """Run the plan's verification checklist against the live platform. Exit 4 unless all pass."""
+    choose_orchestrator(without_prefect=without_prefect, with_prefect=with_prefect)
+    from flows.verify_recovery import verify_recovery
+    from lifeboat.core.requests import Verify
+
+    verdict = verify_recovery(Verify(config=str(config or "")))
+    if as_json:
+        told = {"passed": verdict.passed, "total": verdict.total, "good": verdict.good}
+        checks = [check.model_dump(mode="json") for check in verdict.checks]
+        typer.echo(json.dumps({**told, "checks": checks}, indent=2))
+    else:
+        _print_verdict(verdict)
+    if not verdict.good:
+        raise typer.Exit(Exit.NOT_GOOD)
+
+
+@app.command()
+def check(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Say whether everything in lifeboat.yaml can be reached and is of the right version."""
+    choose_orchestrator(without_prefect=True, with_prefect=False)
+    from lifeboat.settings import load_settings
+    from tasks import preflight
+
+    verdict = preflight.look(load_settings(config))
+    if as_json:
+        checks = [check.model_dump(mode="json") for check in verdict.checks]
+        typer.echo(json.dumps({"good": verdict.good, "checks": checks}, indent=2))
+    else:
+        _print_checks([("Configured", [c.name for c in verdict.checks])], verdict)
+    if not verdict.good:
+        raise typer.Exit(Exit.REFUSED)
+
+
+def _print_verdict(verdict: Verdict) -> None:
+    _print_checks(CHECKLIST.items(), verdict)
+
+
+def _print_checks(sections, verdict: Verdict) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    colours = {Status.PASS: "green", Status.FAIL: "red", Status.UNKNOWN: "yellow"}
+    by_name = {check.name: check for check in verdict.checks}
+    table = Table("check", "status", "evidence", "s")
+    for section, names in sections:
+        table.add_section()
+        table.add_row(f"[bold]{section}[/]")
+        for name in names:
+            found = by_name[name]
+            status = f"[{colours[found.status]}]{found.status}[/]"
+            table.add_row(name, status, escape(found.evidence), f"{found.seconds:.1f}")
+    console = Console()
+    console.print(table)
+    console.print(f"{verdict.passed} of {verdict.total} passed")
+
+
+def _checked(model, **values):
+    """Make a request of what was typed; what does not fit is wrong use, said in one line."""
+    from pydantic import ValidationError
+
+    try:
+        return model(**values)
+    except ValidationError as error:
+        told = "; ".join(
+            f"--{'-'.join(map(str, e['loc'])).replace('_', '-')}: {e['msg']}"
+            for e in error.errors(include_url=False)
+        )
+        raise typer.BadParameter(told) from error
+
+
+def _approval(approve: str, config: Path | None) -> str:
+    from lifeboat.settings import load_settings
+
+    return approval_of(approve, load_settings(config).platform) if approve else "ask"
+
+
+def _date(date: str, latest: bool) -> str:
+    if date and latest:
+        raise typer.BadParameter("--date and --latest exclude each other")
+    return date

@@ -1,0 +1,227 @@
+"""A cluster's files on this host: what lies in a data directory, and how recovery is told to it.
+
+Source: PostgreSQL manual, "Continuous Archiving and Point-in-Time Recovery"; the page header of a
+WAL segment is `XLogLongPageHeaderData` in `src/include/access/xlog_internal.h`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import struct
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from lifeboat.core.errors import CommandFailed, PermanentError
+from lifeboat.core.wal import (
+    PARTIAL,
+    Segment,
+    format_lsn,
+    history_timeline,
+    is_segment_name,
+    parse_history,
+    parse_lsn,
+)
+from lifeboat.tools import process
+
+_LONG_HEADER = struct.Struct("<HHIQIxxxxQII")  # magic, info, timeline, address, rest, system, sizes
+_IS_LONG = 0x0002
+_NEEDED = ("PG_VERSION", "global/pg_control", "base", "pg_wal", "pg_xact")
+# Set by us for the recovery, or a promise of the old server that the new one can't keep yet.
+_OURS = frozenset(
+    {
+        *("restore_command", "recovery_target_time", "recovery_target_timeline"),
+        *("recovery_target_action", "recovery_target_inclusive", "recovery_end_command"),
+        "synchronous_standby_names",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Reached:
+    """Where a recovery ended and the new timeline began."""
+
+    lsn: int
+    timeline: int
+
+
+def cluster_problems(data_directory: Path) -> tuple[str, ...]:
+    """What is wrong with a data directory as it lies there, without starting it; empty: nothing."""
+    if not data_directory.is_dir():
+        return ("it is not there",)
+    problems = [f"{name} is missing" for name in _NEEDED if not (data_directory / name).exists()]
+    control = data_directory / "global/pg_control"
+    if control.exists() and control.stat().st_size < 512:
+        problems.append("global/pg_control is cut short")
+    return tuple(problems)
+
+
+# --- WAL files ------------------------------------------------------------------------------
+
+
+def collect_segments(wal_directory: Path, system_identifier: str) -> dict[str, Path]:
+    """WAL files that the receiver has written, by name: segments, `.partial` ones, histories."""
+    found: dict[str, Path] = {}
+    for path in sorted((wal_directory / system_identifier).glob("*/*")):
+        name = path.name
+        if is_segment_name(name.removesuffix(PARTIAL)) or history_timeline(name) is not None:
+            # Of two the later: a receiver that began anew may have got further.
+            known = found.get(name)
+            if known is None or known.stat().st_mtime <= path.stat().st_mtime:
+                found[name] = path
+    return found
+
+
+def salvage_segments(
+    data_directory: Path, system_identifier: str, segment_bytes: int
+) -> dict[str, Path]:
+    """Segments in a data directory's own pg_wal that really hold what their names say.
+
+    Files that were recycled for later use have another address inside, and are left out.
+    """
+    found = {}
+    for path in sorted((data_directory / "pg_wal").glob("*")):
+        segment = Segment.parse(path.name, segment_bytes)
+        if segment and path.name == segment.name(segment_bytes):
+            try:
+                if _header_fits(path, segment, system_identifier, segment_bytes):
+                    found[path.name] = path
+            except OSError:
+                continue
+        elif history_timeline(path.name) is not None and path.is_file():
+            found[path.name] = path
+    return found
+
+
+def _header_fits(path: Path, segment: Segment, system_identifier: str, segment_bytes: int) -> bool:
+    with path.open("rb") as file:
+        head = file.read(_LONG_HEADER.size)
+    if len(head) < _LONG_HEADER.size or path.stat().st_size != segment_bytes:
+        return False
+    _, info, _, address, _, system, size, _ = _LONG_HEADER.unpack(head)
+    return (
+        bool(info & _IS_LONG)
+        and address == segment.number * segment_bytes
+        and str(system) == system_identifier
+        and size == segment_bytes
+    )
+
+
+def end_of_wal(
+    path: Path, name: str, bin_directory: Path | None, *, segment_bytes: int
+) -> int | None:
+    """The end of the last whole record in a segment's file; None if it holds no whole record.
+
+    A recovery that has this segment and ends before that position stopped short.
+    """
+    segment = Segment.parse(name, segment_bytes)
+    if segment is None:
+        raise PermanentError(f"Reading {path}: {name} is no name of a WAL segment.")
+    program = str(bin_directory / "pg_waldump") if bin_directory else "pg_waldump"
+    begin = segment.number * segment_bytes
+    with tempfile.TemporaryDirectory(prefix="lifeboat-") as directory:
+        # It wants the plain name, which a `.partial` does not have.
+        (Path(directory) / segment.name(segment_bytes)).symlink_to(path.resolve())
+        try:
+            told = process.run(
+                [
+                    *(program, "--stats", "--path", directory),
+                    *("--timeline", str(segment.timeline)),
+                    *("--start", format_lsn(begin), "--end", format_lsn(begin + segment_bytes)),
+                ],
+                doing=f"Looking for the last record of {name}",
+                ok_codes=(0, 1),
+            )
+        except CommandFailed:
+            return None
+    match = re.search(rb"between ([0-9A-F]+/[0-9A-F]+) and ([0-9A-F]+/[0-9A-F]+)", told.stdout)
+    if not match:
+        return None
+    start, end = (parse_lsn(group.decode()) for group in match.groups())
+    return end if end > start else None
+
+
+# --- telling recovery -----------------------------------------------------------------------
+
+
+def stage_recovery(
+    directory: Path,
+    *,
+    segments: Mapping[str, Path],
+    histories: Mapping[str, Path],
+    target_time: datetime | None,
+    target_timeline: int,
+) -> None:
+    """Put WAL into a base copy's own pg_wal and tell it to replay to the end, or to a moment.
+
+    PostgreSQL then needs no mount, no tool and no archive: what is not in pg_wal does not exist.
+    Files are copies and never links, because the server writes into its old segments again.
+    """
+    pg_wal = directory / "pg_wal"
+    pg_wal.mkdir(exist_ok=True)
+    owner = directory.stat()
+    staged = []
+    for name, source in (*segments.items(), *histories.items()):
+        target = pg_wal / name
+        if target.exists() and target.samefile(source):
+            continue
+        # With its time: the one of a history says when that timeline began.
+        shutil.copy2(source, target)
+        staged.append(target)
+    settings = {
+        "restore_command": "'false'",
+        "recovery_target_timeline": f"'{target_timeline}'",
+        "recovery_target_action": "'promote'",
+    }
+    if target_time is not None:
+        moment = target_time.astimezone(timezone.utc)
+        settings["recovery_target_time"] = f"'{moment:%Y-%m-%d %H:%M:%S.%f+00}'"
+    (directory / "standby.signal").unlink(missing_ok=True)
+    signal = directory / "recovery.signal"
+    signal.touch()
+    _rewrite(
+        directory / "postgresql.auto.conf", [f"{key} = {value}" for key, value in settings.items()]
+    )
+    for path in (*staged, signal, directory / "postgresql.auto.conf"):
+        os.chown(path, owner.st_uid, owner.st_gid)
+        path.chmod(0o600)
+
+
+def finish_recovery(data_directory: Path) -> None:
+    """Take the settings of the recovery away again, so that no later start meets them."""
+    _rewrite(data_directory / "postgresql.auto.conf", [])
+
+
+def _rewrite(path: Path, added: Iterable[str]) -> None:
+    kept = list(_without_ours(path.read_text().splitlines() if path.exists() else ()))
+    part = path.with_name(f".{path.name}.lifeboat")
+    part.write_text("\n".join([*kept, *added]) + "\n")
+    if path.exists():
+        seen = path.stat()
+        os.chown(part, seen.st_uid, seen.st_gid)
+        part.chmod(seen.st_mode & 0o777)
+    part.replace(path)
+
+
+def _without_ours(lines: Iterable[str]) -> Iterator[str]:
+    for line in lines:
+        if line.split("=", 1)[0].strip() not in _OURS:
+            yield line
+
+
+def recovered_to(data_directory: Path) -> Reached:
+    """Where the newest timeline of a recovered cluster branched off."""
+    pg_wal = data_directory / "pg_wal"
+    timelines = [t for path in pg_wal.glob("*.history") if (t := history_timeline(path.name))]
+    if not timelines:
+        raise PermanentError(
+            f"Looking where the recovery ended: {pg_wal} holds no history of a timeline.",
+            hint="The server was started without recovery: look at its log.",
+        )
+    newest = max(timelines)
+    switches = parse_history((pg_wal / f"{newest:08X}.history").read_text())
+    return Reached(lsn=switches[-1].lsn, timeline=newest)

@@ -1,0 +1,280 @@
+"""A running PostgreSQL server: who it is, what it holds, and its slot for the WAL receiver."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from lifeboat.core.errors import (
+    PermanentError,
+    PreconditionError,
+    RecoveryError,
+    TransientError,
+    VerificationFailed,
+)
+from lifeboat.core.wal import parse_lsn
+
+_CONNECT_SECONDS = 5
+_POLL_SECONDS = 0.05
+_DAMAGE = {"XX001", "XX002"}  # data_corrupted, index_corrupted
+
+
+@dataclass(frozen=True)
+class Connection:
+    """How to reach a server, and the programs of its major version (None: those on PATH)."""
+
+    host: str
+    port: int
+    user: str
+    password: str = field(repr=False)
+    database: str
+    bin_directory: Path | None = None
+
+    def program(self, name: str) -> str:
+        return str(self.bin_directory / name) if self.bin_directory else name
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """For PostgreSQL's programs: the password never stands in a command line."""
+        return {"PGPASSWORD": self.password, "PGCONNECT_TIMEOUT": str(_CONNECT_SECONDS)}
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        return ("--host", self.host, "--port", str(self.port), "--username", self.user)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Which cluster answers, and where it is."""
+
+    system_identifier: str
+    timeline: int
+    version: str  # e.g. "18.6"
+    version_number: int  # e.g. 180006
+    wal_segment_bytes: int
+    in_recovery: bool
+
+    @property
+    def major(self) -> int:
+        return self.version_number // 10000
+
+
+@dataclass(frozen=True)
+class Receiver:
+    """A WAL receiver as the server sees it."""
+
+    state: str
+    flushed_lsn: int | None
+    lag_bytes: int | None
+    synchronous: bool
+
+
+def query(
+    server: Connection, text: str, params: Sequence[Any] = (), *, timeout_seconds: float = 10.0
+) -> list[tuple[Any, ...]]:
+    """Run one statement in a transaction of its own and give its rows (none: an empty list).
+
+    Raises TransientError if the server does not answer in time, VerificationFailed if it meets a
+    damaged page or index, and PermanentError for a statement that fails.
+    """
+    doing = f"Asking the database at {server.host}:{server.port}"
+    try:
+        with _connect(server, timeout_seconds) as connection:
+            cursor = connection.execute(text, params or None)  # type: ignore[arg-type]
+            return cursor.fetchall() if cursor.description else []
+    except psycopg.Error as error:
+        raise _error_of(error, doing) from error
+
+
+def _connect(server: Connection, timeout_seconds: float = 10.0) -> psycopg.Connection:
+    return psycopg.connect(
+        host=server.host,
+        port=server.port,
+        user=server.user,
+        password=server.password,
+        dbname=server.database,
+        connect_timeout=_CONNECT_SECONDS,
+        autocommit=True,
+        application_name="lifeboat-check",
+        options=f"-c statement_timeout={int(timeout_seconds * 1000)}",
+    )
+
+
+def _error_of(error: psycopg.Error, doing: str) -> RecoveryError:
+    what = " ".join(str(error).split())
+    if error.sqlstate in _DAMAGE:
+        return VerificationFailed(f"{doing}: its data is damaged ({what}).")
+    if error.sqlstate in ("28P01", "28000") or "authentication failed" in what:
+        return PreconditionError(
+            f"{doing}: it refuses the role ({what}).",
+            hint="Look at database.user and LIFEBOAT_DATABASE_PASSWORD.",
+        )
+    if error.sqlstate == "3D000":
+        return PreconditionError(f"{doing}: {what}.", hint="Look at database.name.")
+    if isinstance(error, psycopg.OperationalError):
+        return TransientError(f"{doing}: it does not answer ({what}).", hint="Is it running?")
+    return PermanentError(f"{doing}: {what}.")
+
+
+def answers(server: Connection) -> bool:
+    """Whether a query is answered now."""
+    try:
+        query(server, "SELECT 1", timeout_seconds=5)
+    except RecoveryError:
+        return False
+    return True
+
+
+def wait_until_ready(
+    server: Connection, *, timeout_seconds: float, why_not: Callable[[], str | None] | None = None
+) -> None:
+    """Return once the server has ended its recovery and takes writes.
+
+    `why_not` is asked meanwhile; when it gives a reason (its process is gone) waiting is over.
+    Raises PermanentError then, and when the time is over.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    said = "it was never asked"
+    while True:
+        try:
+            if not query(server, "SELECT pg_is_in_recovery()", timeout_seconds=5)[0][0]:
+                return
+            said = "it is still replaying the WAL"
+        except TransientError as error:
+            said = error.message
+        gone = why_not() if why_not else None
+        if gone:
+            raise PermanentError(f"Starting the database: it ended. {gone}")
+        if time.monotonic() > deadline:
+            raise PermanentError(
+                f"Starting the database: not ready after {timeout_seconds:g} s: {said}",
+                hint="Look at its log; the time box is in `recovery` of lifeboat.yaml.",
+            )
+        time.sleep(_POLL_SECONDS)
+
+
+def identify(server: Connection) -> Identity:
+    [(system_identifier, timeline, version, number, segment_bytes, in_recovery)] = query(
+        server,
+        "SELECT (SELECT system_identifier::text FROM pg_control_system()),"
+        " (SELECT timeline_id FROM pg_control_checkpoint()),"
+        " current_setting('server_version'), current_setting('server_version_num')::int,"
+        " (SELECT setting::bigint FROM pg_settings WHERE name = 'wal_segment_size'),"
+        " pg_is_in_recovery()",
+    )
+    if not in_recovery:
+        # The control file may still name the timeline of the checkpoint before the promotion.
+        [(name,)] = query(server, "SELECT pg_walfile_name(pg_current_wal_lsn())")
+        timeline = int(name[:8], 16)
+    return Identity(
+        system_identifier=system_identifier,
+        timeline=timeline,
+        version=version.split()[0],
+        version_number=number,
+        wal_segment_bytes=segment_bytes,
+        in_recovery=in_recovery,
+    )
+
+
+def now(server: Connection) -> datetime:
+    """The server's clock, which stamps the commits that a point in time is compared with."""
+    return query(server, "SELECT clock_timestamp()")[0][0]
+
+
+def database_bytes(server: Connection) -> int:
+    """Size of all databases of the cluster."""
+    return int(query(server, "SELECT sum(pg_database_size(oid)) FROM pg_database")[0][0])
+
+
+def row_counts(server: Connection) -> dict[str, int]:
+    """Rows of every table of the database by `schema.table`, counted in one snapshot.
+
+    Partitions count with their parent.
+    """
+    doing = f"Counting the rows of {server.database}"
+    try:
+        with _connect(server, 3600) as connection, connection.transaction():
+            connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            tables = connection.execute(
+                "SELECT n.nspname, c.relname FROM pg_class c"
+                " JOIN pg_namespace n ON n.oid = c.relnamespace"
+                " WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition"
+                " AND c.relpersistence = 'p'"
+                " AND n.nspname NOT IN ('pg_catalog', 'information_schema')"
+                " ORDER BY 1, 2"
+            ).fetchall()
+            counts = {}
+            for schema, table in tables:
+                told = sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(schema, table))
+                [(counts[f"{schema}.{table}"],)] = connection.execute(told).fetchall()
+            return counts
+    except psycopg.Error as error:
+        raise _error_of(error, doing) from error
+
+
+# --- the slot and the receiver --------------------------------------------------------------
+
+
+def ensure_slot(server: Connection, slot: str) -> None:
+    """Make the physical slot that keeps WAL for the receiver; one that lost its WAL is made anew."""
+    found = query(
+        server, "SELECT wal_status, active FROM pg_replication_slots WHERE slot_name = %s", [slot]
+    )
+    if found and found[0][0] == "lost" and not found[0][1]:
+        drop_slot(server, slot)
+        found = []
+    if not found:
+        query(server, "SELECT pg_create_physical_replication_slot(%s, true)", [slot])
+
+
+def drop_slot(server: Connection, slot: str) -> None:
+    query(
+        server,
+        "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots"
+        " WHERE slot_name = %s",
+        [slot],
+    )
+
+
+def slot_restart_lsn(server: Connection, slot: str) -> int | None:
+    """Where the receiver of a slot begins; None if there is no such slot."""
+    found = query(
+        server, "SELECT restart_lsn::text FROM pg_replication_slots WHERE slot_name = %s", [slot]
+    )
+    return parse_lsn(found[0][0]) if found and found[0][0] else None
+
+
+def receiver_of(server: Connection, name: str) -> Receiver | None:
+    """The receiver that streams under an application name; None if none does."""
+    found = query(
+        server,
+        "SELECT state, flush_lsn::text, pg_wal_lsn_diff(pg_current_wal_lsn(), flush_lsn)::bigint,"
+        " sync_state IN ('sync', 'quorum') FROM pg_stat_replication WHERE application_name = %s",
+        [name],
+    )
+    if not found:
+        return None
+    state, flushed, lag, synchronous = found[0]
+    return Receiver(
+        state=state,
+        flushed_lsn=parse_lsn(flushed) if flushed else None,
+        lag_bytes=lag,
+        synchronous=bool(synchronous),
+    )
+
+
+def set_synchronous(server: Connection, name: str) -> None:
+    """Let commits wait for the receiver of that name; empty: let them wait for none."""
+    [(now_set,)] = query(server, "SELECT current_setting('synchronous_standby_names')")
+    if now_set == name:
+        return
+    value = sql.Literal(name).as_string(None)
+    query(server, f"ALTER SYSTEM SET synchronous_standby_names = {value}")
+    query(server, "SELECT pg_reload_conf()")

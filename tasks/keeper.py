@@ -1,0 +1,58 @@
+"""The keeper: ships WAL and repeats backups on a host that has no Prefect server."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from lifeboat.core.errors import LockBusy, PreconditionError, RecoveryError
+from lifeboat.settings import Settings
+from tasks import backup, locks, wal
+
+log = logging.getLogger("lifeboat")
+
+_LOOK_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Job:
+    every_seconds: float
+    act: Callable[[], object]
+
+
+def keep(settings: Settings, jobs: Mapping[str, Job]) -> None:
+    """Do each job every so often, for as long as this process lives; a failure is told, not fatal.
+
+    Each job has a thread of its own: a slow backup must not hold the WAL back. Nothing is done
+    while a recovery runs, nor on a host that was recovered and not verified.
+    """
+    shipper = wal.Shipper(settings)
+    everything = {"wal": Job(settings.keep.wal_seconds, shipper.ship), **jobs}
+    threads = [
+        threading.Thread(target=_repeat, args=(settings, name, job), daemon=True, name=name)
+        for name, job in everything.items()
+    ]
+    for thread in threads:
+        thread.start()
+    while all(thread.is_alive() for thread in threads):
+        time.sleep(_LOOK_SECONDS)
+    raise RecoveryError("Keeping backups fresh: a job ended.", hint="Look at the log above.")
+
+
+def _repeat(settings: Settings, name: str, job: Job) -> None:
+    while True:
+        began = time.monotonic()
+        try:
+            locks.stand_aside(settings, doing=f"Keeping {name}")
+            backup.refuse_unproven(settings, doing=f"Keeping {name}")
+            job.act()
+        except LockBusy as error:
+            log.info("%s", error)
+        except PreconditionError as error:
+            log.error("%s", error)
+        except RecoveryError as error:
+            log.warning("%s", error)
+        time.sleep(max(_LOOK_SECONDS, job.every_seconds - (time.monotonic() - began)))

@@ -1,0 +1,271 @@
+"""The write-ahead log on its way back: every segment from a base copy to the target, or a refusal.
+
+It is brought together from everywhere: the local vault, S3, the damaged server's own pg_wal, and
+what the base copy carries with it.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from lifeboat.core import wal as log_positions
+from lifeboat.core.errors import PermanentError, RecoveryError
+from lifeboat.core.points import DatabaseFacts, Facts, Tier
+from lifeboat.core.wal import PARTIAL, history_timeline
+from lifeboat.settings import Settings
+from lifeboat.tools import postgres, s3, seal
+from tasks import vault
+from tasks.wal import SEALED
+
+log = logging.getLogger("lifeboat")
+
+_PARALLEL = 8
+
+
+class CollectedWal(BaseModel):
+    """The WAL that a recovery will replay, as plain files on this host."""
+
+    model_config = ConfigDict(frozen=True)
+
+    segments: Mapping[str, Path]  # by segment name, `.partial` taken off
+    histories: Mapping[str, Path]  # every history file known, so that the new timeline is new
+    timeline: int
+    must_reach_lsn: int | None  # replay that ends before this stopped short
+    scratch: Path  # where downloaded segments lie
+
+
+@dataclass(frozen=True)
+class _Sources:
+    """What each place has, by file name."""
+
+    local: Mapping[str, Path]  # the local vault
+    remote: Mapping[str, s3.Object]  # the bucket
+    salvaged: Mapping[str, Path]  # pg_wal of the server that is being recovered
+    carried: Mapping[str, Path]  # pg_wal of the base copy; its last segment is not complete
+    prefer: Tier
+
+    def names(self) -> set[str]:
+        return {*self.local, *self.remote, *self.salvaged, *self.carried}
+
+    def all_of(self, name: str) -> Iterator[Path | str]:
+        yield from self.complete(name)
+        yield from self.growing(name)
+
+    def complete(self, name: str) -> Iterator[Path | str]:
+        """Whole copies of a segment, the best first. A text is a name in the bucket."""
+        in_vault: list[Path | str] = [self.local[name]] if name in self.local else []
+        if name in self.remote:
+            in_vault.append(name)
+        yield from reversed(in_vault) if self.prefer is Tier.S3 else in_vault
+
+    def growing(self, name: str) -> Iterator[Path | str]:
+        """Copies that may end within the segment."""
+        if name in self.salvaged:
+            yield self.salvaged[name]
+        if name + PARTIAL in self.local:
+            yield self.local[name + PARTIAL]
+        if name in self.carried:
+            yield self.carried[name]
+        if name + PARTIAL in self.remote:
+            yield name + PARTIAL
+
+
+class _Download:
+    """Fetches and unseals objects of the bucket into a scratch directory, once each."""
+
+    def __init__(self, settings: Settings, remote: Mapping[str, s3.Object], scratch: Path) -> None:
+        self._settings, self._remote, self._scratch = settings, remote, scratch
+        self._identity: str | None = None
+
+    def fetch(self, names: list[str]) -> dict[str, Path]:
+        if not names:
+            return {}
+        identity = self._identity = self._identity or vault.wal_identity(self._settings)
+        store = vault.bucket(self._settings)
+
+        def one(name: str) -> tuple[str, Path]:
+            path = self._scratch / name
+            if not path.exists():
+                path.write_bytes(seal.unseal(store.get(self._remote[name].key), identity))
+            return name, path
+
+        with ThreadPoolExecutor(max_workers=_PARALLEL) as pool:
+            return dict(pool.map(one, names))
+
+    def local(self, found: Path | str) -> Path:
+        return found if isinstance(found, Path) else self.fetch([found])[found]
+
+
+def collect(
+    settings: Settings,
+    facts: Facts,
+    *,
+    base: Path,
+    to_time: datetime | None,
+    prefer: Tier,
+) -> CollectedWal:
+    """Plan the replay from everything that is known and bring the segments to this host.
+
+    `base` is the base copy, beside which downloads go. `prefer` says whose copy wins where both
+    tiers have a segment; the other one fills the holes. Raises PreconditionError, naming the first
+    missing segment, if the log has a hole.
+    """
+    told = facts.database
+    if told is None:
+        raise PermanentError(f"Reading {facts.point}: it holds no database.")
+    sources = _look(settings, told, base, prefer)
+    scratch = base.with_name(f"{base.name}.wal")
+    scratch.mkdir(parents=True, exist_ok=True)
+    try:
+        download = _Download(settings, sources.remote, scratch)
+        return _collect(settings, told, to_time, sources, download, scratch)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+
+
+def discard(collected: CollectedWal) -> None:
+    """Remove what was downloaded."""
+    shutil.rmtree(collected.scratch, ignore_errors=True)
+
+
+def _look(settings: Settings, told: DatabaseFacts, base: Path, prefer: Tier) -> _Sources:
+    local = postgres.collect_segments(vault.wal_directory(settings), told.system_identifier)
+    salvaged: dict[str, Path] = {}
+    data = settings.database.data_directory
+    # A rung that failed before has moved the damaged directory aside already.
+    for place in (*sorted(data.parent.glob(f"{data.name}.damaged-*")), data):
+        salvaged |= postgres.salvage_segments(
+            place, told.system_identifier, told.wal_segment_bytes
+        )
+    return _Sources(
+        local=local,
+        remote=_remote_objects(settings, told.system_identifier, needed=not local),
+        salvaged=salvaged,
+        carried=postgres.salvage_segments(base, told.system_identifier, told.wal_segment_bytes),
+        prefer=prefer,
+    )
+
+
+def _remote_objects(
+    settings: Settings, system_identifier: str, *, needed: bool
+) -> dict[str, s3.Object]:
+    """What the bucket has of this database's WAL, by plain name.
+
+    An unreachable bucket counts as empty, unless it is all there is.
+    """
+    try:
+        objects = vault.bucket(settings).list(f"database/wal/{system_identifier}/")
+    except RecoveryError as error:
+        if needed:
+            raise
+        log.warning("WAL in S3 is left out: %s", error)
+        return {}
+    return {item.key.rpartition("/")[2].removesuffix(SEALED): item for item in objects}
+
+
+def _collect(
+    settings: Settings,
+    told: DatabaseFacts,
+    to_time: datetime | None,
+    sources: _Sources,
+    download: _Download,
+    scratch: Path,
+) -> CollectedWal:
+    size = told.wal_segment_bytes
+    histories = _histories(sources, download)
+    target = _choose_timeline(histories, told.timeline, to_time, sources)
+    history = histories.get(f"{target:08X}.history")
+    replay = log_positions.plan_replay(
+        base_timeline=told.timeline,
+        start_lsn=log_positions.parse_lsn(told.start_lsn),
+        stop_lsn=log_positions.parse_lsn(told.stop_lsn),
+        target_timeline=target,
+        ancestors=log_positions.parse_history(history.read_text()) if history else (),
+        available=log_positions.usable_segments(sources.names(), size),
+        segment_bytes=size,
+    )
+    segments: dict[str, Path] = {}
+    to_fetch: list[str] = []
+    *others, newest = (segment.name(size) for segment in replay.segments)
+    for name in others:
+        found = next(sources.all_of(name))
+        if isinstance(found, Path):
+            segments[name] = found
+        else:
+            to_fetch.append(found)
+    fetched = download.fetch(to_fetch)
+    segments |= {name.removesuffix(PARTIAL): path for name, path in fetched.items()}
+    segments[newest], end = _furthest(settings, newest, sources, download, size)
+    return CollectedWal(
+        segments=segments,
+        histories=histories,
+        timeline=replay.timeline,
+        must_reach_lsn=None if to_time else end,
+        scratch=scratch,
+    )
+
+
+def _furthest(
+    settings: Settings, name: str, sources: _Sources, download: _Download, size: int
+) -> tuple[Path, int | None]:
+    """Of all copies of the newest segment the one with the most in it, and where it ends.
+
+    The newest rows are in here, and each place may have got further than the others: the receiver's
+    file may be ahead of the bucket, and the server's own behind damage in it.
+    """
+    candidates: list[Path] = []
+    refused: list[RecoveryError] = []
+    for found in sources.all_of(name):
+        try:
+            candidates.append(download.local(found))
+        except RecoveryError as error:
+            refused.append(error)
+    if not candidates:
+        raise refused[0]
+    told = settings.database.bin_directory
+    ends = [postgres.end_of_wal(path, name, told, segment_bytes=size) for path in candidates]
+    best = max(range(len(candidates)), key=lambda index: ends[index] or 0)
+    return candidates[best], ends[best]
+
+
+def _histories(sources: _Sources, download: _Download) -> dict[str, Path]:
+    found = {
+        name: path
+        for place in (sources.carried, sources.salvaged, sources.local)
+        for name, path in place.items()
+        if history_timeline(name) is not None
+    }
+    missing = [n for n in sources.remote if history_timeline(n) is not None and n not in found]
+    return found | download.fetch(missing)
+
+
+def _choose_timeline(
+    histories: Mapping[str, Path],
+    base_timeline: int,
+    to_time: datetime | None,
+    sources: _Sources,
+) -> int:
+    """The newest timeline, or for a point in time the one that was being written then."""
+    began: list[tuple[int, datetime]] = []
+    for name, path in histories.items():
+        timeline = history_timeline(name)
+        assert timeline is not None
+        when = datetime.fromtimestamp(path.stat().st_mtime).astimezone()
+        if name in sources.remote and name not in sources.local:
+            when = sources.remote[name].modified_at
+        began.append((timeline, when))
+    if to_time is None:
+        return max([base_timeline, *(timeline for timeline, _ in began)])
+    current = log_positions.timeline_current_at(
+        to_time, first_timeline=base_timeline, began_at=began
+    )
+    return max(current, base_timeline)
