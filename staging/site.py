@@ -442,6 +442,7 @@ def _prepare(connection: psycopg.Connection) -> None:
         # These two switch synchronous replication to the WAL receiver on and off.
         "GRANT ALTER SYSTEM ON PARAMETER synchronous_standby_names TO lifeboat",
         "GRANT EXECUTE ON FUNCTION pg_reload_conf() TO lifeboat",
+        "GRANT EXECUTE ON FUNCTION bt_index_check(regclass) TO lifeboat",
     ):
         connection.execute(statement)
 

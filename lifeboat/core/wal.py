@@ -116,8 +116,16 @@ def plan_replay(
     path = _timeline_path(base_timeline, stop_lsn, target_timeline, ancestors)
     have = set(available)
     first = start_lsn // segment_bytes
+    # What an ancestor wrote after the switch is not part of this history.
+    ends = dict(path)
     newest = max(
-        (s.number for s in have if s.timeline in {timeline for timeline, _ in path}), default=-1
+        (
+            s.number
+            for s in have
+            if s.timeline in ends
+            and ((end := ends[s.timeline]) is None or s.number * segment_bytes < end)
+        ),
+        default=-1,
     )
     needed_until = max(newest, (stop_lsn - 1) // segment_bytes)
     chosen: list[Segment] = []

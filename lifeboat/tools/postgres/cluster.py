@@ -79,35 +79,66 @@ def collect_segments(wal_directory: Path, system_identifier: str) -> dict[str, P
 def salvage_segments(
     data_directory: Path, system_identifier: str, segment_bytes: int
 ) -> dict[str, Path]:
-    """Segments in a data directory's own pg_wal that really hold what their names say.
+    """Segments in a data directory's own pg_wal that really hold what their names say; histories.
 
-    Files that were recycled for later use have another address inside, and are left out.
+    A segment that was recycled for later use has the address or the timeline of its old life
+    inside, and is left out.
     """
-    found = {}
-    for path in sorted((data_directory / "pg_wal").glob("*")):
+    pg_wal = data_directory / "pg_wal"
+    found = {path.name: path for path in sorted(pg_wal.glob("*.history")) if path.is_file()}
+    # The first segment of a timeline begins with pages of the one before it.
+    first: set[Segment] = set()
+    for name, path in found.items():
+        timeline, switches = history_timeline(name), parse_history(path.read_text())
+        if timeline is not None and switches:
+            first.add(Segment(timeline, switches[-1].lsn // segment_bytes))
+    for path in sorted(pg_wal.glob("*")):
         segment = Segment.parse(path.name, segment_bytes)
-        if segment and path.name == segment.name(segment_bytes):
-            try:
-                if _header_fits(path, segment, system_identifier, segment_bytes):
-                    found[path.name] = path
-            except OSError:
-                continue
-        elif history_timeline(path.name) is not None and path.is_file():
-            found[path.name] = path
+        if segment is None or path.name != segment.name(segment_bytes):
+            continue
+        try:
+            head = _read_header(path)
+            if head.fits(segment, system_identifier, segment_bytes, first=segment in first):
+                found[path.name] = path
+        except (OSError, struct.error):
+            continue
     return found
 
 
-def _header_fits(path: Path, segment: Segment, system_identifier: str, segment_bytes: int) -> bool:
+@dataclass(frozen=True)
+class _Header:
+    """What the first page of a segment says of itself."""
+
+    is_long: bool
+    timeline: int
+    address: int
+    system_identifier: str
+    segment_bytes: int
+    file_bytes: int
+
+    def fits(
+        self, segment: Segment, system_identifier: str, segment_bytes: int, *, first: bool
+    ) -> bool:
+        return (
+            self.is_long
+            and self.address == segment.number * segment_bytes
+            and self.system_identifier == system_identifier
+            and self.segment_bytes == self.file_bytes == segment_bytes
+            and (self.timeline == segment.timeline or (first and self.timeline < segment.timeline))
+        )
+
+
+def _read_header(path: Path) -> _Header:
     with path.open("rb") as file:
         head = file.read(_LONG_HEADER.size)
-    if len(head) < _LONG_HEADER.size or path.stat().st_size != segment_bytes:
-        return False
-    _, info, _, address, _, system, size, _ = _LONG_HEADER.unpack(head)
-    return (
-        bool(info & _IS_LONG)
-        and address == segment.number * segment_bytes
-        and str(system) == system_identifier
-        and size == segment_bytes
+    _, info, timeline, address, _, system, size, _ = _LONG_HEADER.unpack(head)
+    return _Header(
+        is_long=bool(info & _IS_LONG),
+        timeline=timeline,
+        address=address,
+        system_identifier=str(system),
+        segment_bytes=size,
+        file_bytes=path.stat().st_size,
     )
 
 

@@ -34,7 +34,7 @@ class BaseBackup:
 def tools_version(bin_directory: Path | None, program: str = "pg_basebackup") -> int:
     """Major version of PostgreSQL's programs on this host. Raises PreconditionError if missing."""
     name = str(bin_directory / program) if bin_directory else program
-    told = process.run([name, "--version"], doing="Asking PostgreSQL's programs", timeout_seconds=30)
+    told = process.run([name, "--version"], doing="Asking for its version", timeout_seconds=30)
     match = re.search(r"\) (\d+)", told.stdout.decode())
     if not match:
         raise PreconditionError(f"Asking {name} for its version: it said {told.stdout[:80]!r}.")
@@ -125,8 +125,11 @@ def read_every_block(server: Connection) -> None:
     """Read the whole running cluster and check the checksum of every block.
 
     Through the replication protocol, so that nothing is written and nothing is installed beside
-    the server. Raises VerificationFailed, naming files and blocks.
+    the server; it sees what lies on disk, also where the server has a good page in memory. It
+    passes over pages that say they are newer than its own beginning, as garbage may: those are
+    found by reading every row. Raises VerificationFailed, naming files, tables or indexes.
     """
+    running.read_every_row(server)
     try:
         process.run(
             [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -23,7 +23,8 @@ from lifeboat.core.wal import parse_lsn
 
 _CONNECT_SECONDS = 5
 _POLL_SECONDS = 0.05
-_DAMAGE = {"XX001", "XX002"}  # data_corrupted, index_corrupted
+# data_corrupted, index_corrupted; a damaged page may also show as an internal or I/O error.
+_DAMAGE = {"XX001", "XX002", "XX000", "58030"}
 
 
 @dataclass(frozen=True)
@@ -202,6 +203,7 @@ def row_counts(server: Connection) -> dict[str, int]:
     try:
         with _connect(server, 3600) as connection, connection.transaction():
             connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            _scan_tables_only(connection)
             tables = connection.execute(
                 "SELECT n.nspname, c.relname FROM pg_class c"
                 " JOIN pg_namespace n ON n.oid = c.relnamespace"
@@ -219,11 +221,63 @@ def row_counts(server: Connection) -> dict[str, int]:
         raise _error_of(error, doing) from error
 
 
+def _scan_tables_only(connection: psycopg.Connection) -> None:
+    """Let a count read the table itself: an index can be whole over a table that is damaged."""
+    for kind in ("indexonlyscan", "indexscan", "bitmapscan"):
+        connection.execute(f"SET LOCAL enable_{kind} = off")
+
+
+def read_every_row(server: Connection) -> None:
+    """Read every page of every table, TOAST and catalogue table, and check every B-tree.
+
+    The server checks the checksum of each page that it reads from disk, whatever the page says of
+    its own age. B-trees are checked where the extension amcheck is there and we may call it.
+    Raises VerificationFailed, naming the table or index.
+    """
+    doing = f"Reading every row of {server.database}"
+    try:
+        with _connect(server, 3600) as connection:
+            for name, text in _readings(connection):
+                doing = f"Reading {name} of {server.database}"
+                with connection.transaction():
+                    _scan_tables_only(connection)
+                    connection.execute(text)
+    except psycopg.errors.UndefinedTable:
+        raise TransientError(f"{doing}: it was dropped meanwhile.") from None
+    except psycopg.Error as error:
+        raise _error_of(error, doing) from error
+
+
+def _readings(connection: psycopg.Connection) -> Iterator[tuple[str, sql.Composable]]:
+    tables = connection.execute(
+        "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE c.relkind IN ('r', 'm', 't') AND c.relpersistence = 'p'"
+        " AND has_table_privilege(c.oid, 'SELECT') ORDER BY c.relpages"
+    ).fetchall()
+    for schema, table in tables:
+        name = sql.Identifier(schema, table)
+        yield f"{schema}.{table}", sql.SQL("SELECT count(*) FROM {}").format(name)
+    may_check = connection.execute(
+        "SELECT coalesce(bool_or(has_function_privilege(oid, 'EXECUTE')), false) FROM pg_proc"
+        " WHERE proname = 'bt_index_check' AND pronargs = 1"
+    ).fetchone()
+    if not may_check or not may_check[0]:
+        return
+    indexes = connection.execute(
+        "SELECT i.indexrelid, i.indexrelid::regclass::text FROM pg_index i"
+        " JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam"
+        " WHERE a.amname = 'btree' AND i.indisvalid AND c.relpersistence = 'p'"
+        " AND c.relkind = 'i'"
+    ).fetchall()
+    for oid, name in indexes:
+        yield f"index {name}", sql.SQL("SELECT bt_index_check({})").format(sql.Literal(oid))
+
+
 # --- the slot and the receiver --------------------------------------------------------------
 
 
 def ensure_slot(server: Connection, slot: str) -> None:
-    """Make the physical slot that keeps WAL for the receiver; one that lost its WAL is made anew."""
+    """Make the physical slot that keeps WAL for the receiver; one that lost WAL is made anew."""
     found = query(
         server, "SELECT wal_status, active FROM pg_replication_slots WHERE slot_name = %s", [slot]
     )
