@@ -328,19 +328,36 @@ class Settings(_Section):
 
         Raises SettingsError if it is nowhere.
         """
-        if self.vault.restic_program:
+        if self.vault.restic_program and self.vault.restic_program.exists():
             return self.vault.restic_program
-        for place in (Path.cwd(), self.directory, Path(__file__).parent.parent):
-            program = place / TOOLS / "restic"
-            if program.is_file():
-                return program
-        found = shutil.which("restic")
-        if not found:
-            raise SettingsError(
-                "Looking for restic: it is not on PATH.",
-                hint="Run `make setup`, install restic >= 0.17, or set vault.restic_program.",
-            )
-        return Path(found)
+        return find_restic(self.directory)
+
+
+def find_restic(directory: Path | None = None) -> Path:
+    """Give the restic of `make setup`, or else the one on PATH. Raises SettingsError if neither."""
+    places = (Path.cwd(), *((directory,) if directory else ()), Path(__file__).parent.parent)
+    for place in places:
+        program = place / TOOLS / "restic"
+        if program.is_file():
+            return program
+    found = shutil.which("restic")
+    if not found:
+        raise SettingsError(
+            "Looking for restic: it is not on PATH.",
+            hint="Run `make setup`, install restic >= 0.17, or set vault.restic_program.",
+        )
+    return Path(found)
+
+
+def secret_of_environment(name: str) -> str:
+    """A secret on a host that has no settings yet. Raises SettingsError if it is not set."""
+    value = os.environ.get(name)
+    if value:
+        return value
+    raise SettingsError(
+        f"Reading the secret {name} ({SECRETS[name]}): it is not set.",
+        hint=f"Set {name} in the environment.",
+    )
 
 
 def default_config_path() -> Path:

@@ -102,11 +102,17 @@ def remember_losses(settings: Settings, names: Iterable[str]) -> None:
     path = vault.records_directory(settings) / LOSSES_NAME
     path.parent.mkdir(parents=True, exist_ok=True)
     known = known_losses(settings)
-    new = [name for name in names if name not in known]
+    # Two drawings may share one file.
+    new = [name for name in dict.fromkeys(names) if name not in known]
     for name in new:
-        line = json.dumps({"path": name, "run": run.id})
-        filesystem.append_line_durably(path, line)
-        log.warning("Lost: %s was written after the recovery point and is gone.", name)
+        filesystem.append_line_durably(path, json.dumps({"path": name, "run": run.id}))
+    if new:
+        log.warning(
+            "%d files were written after the recovery point and are gone, first %s. All names: %s",
+            len(new),
+            new[0],
+            path,
+        )
     run.fact(files_lost=len(new))
 
 

@@ -14,7 +14,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
@@ -43,19 +43,33 @@ class Run:
     def __init__(self, procedure: str, platform: str, directory: Path | None) -> None:
         now = datetime.now(timezone.utc)
         self.id = run_id(procedure, now, secrets.token_hex(2))
-        self.directory = directory / self.id if directory else None
+        self.directory: Path | None = None
         self._guard = threading.Lock()
+        self._unwritten: list[str] = []
+        self._when_finished: list[Callable[[Run], None]] = []
         self._record = RunRecord(
             id=self.id, procedure=procedure, platform=platform, began_at=now.timestamp()
         )
-        if self.directory:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            host = socket.gethostname()
-            self._write("run-began", procedure=procedure, pid=os.getpid(), host=host)
+        host = socket.gethostname()
+        self._write("run-began", procedure=procedure, pid=os.getpid(), host=host)
+        if directory:
+            self.keep_in(directory)
 
     @property
     def record(self) -> RunRecord:
         return self._record
+
+    def keep_in(self, directory: Path) -> None:
+        """Write the journal below a directory from now on, and what was noted until now first.
+
+        The recovery of a lost server begins where nothing may be written yet.
+        """
+        self.directory = directory / self.id
+        self.directory.mkdir(parents=True, exist_ok=True)
+        with self._guard:
+            for line in self._unwritten:
+                filesystem.append_line_durably(self.directory / JOURNAL_NAME, line)
+            self._unwritten.clear()
 
     def step_began(self, name: str, phase: Phase | None, at: float) -> None:
         log.info("%s ...", name.replace("-", " "))
@@ -97,22 +111,29 @@ class Run:
         if self.directory:
             filesystem.atomic_write(self.directory / name, text.encode())
 
+    def when_finished(self, act: Callable[[Run], None]) -> None:
+        """Do something with the record once it is complete, however the run ends."""
+        self._when_finished.append(act)
+
     def finish(self, outcome: Outcome, error: str | None = None) -> None:
         self._add(ended_at=time.time(), outcome=outcome, error=error)
         self._write("run-ended", outcome=outcome, error=error)
         if self.directory:
             text = self._record.model_dump_json(indent=2).encode()
             filesystem.atomic_write(self.directory / RECORD_NAME, text)
+        for act in self._when_finished:
+            act(self)
 
     def _add(self, **changes: object) -> None:
         with self._guard:
             self._record = self._record.model_copy(update=changes)
 
     def _write(self, event: str, **details: object) -> None:
-        if self.directory is None:
-            return
         line = json.dumps({"at": time.time(), "event": event, **details}, default=str)
         with self._guard:
+            if self.directory is None:
+                self._unwritten.append(line)
+                return
             filesystem.append_line_durably(self.directory / JOURNAL_NAME, line)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from lifeboat.core.checks import Verdict
 from lifeboat.core.errors import VerificationFailed
 from lifeboat.core.plan import RecoveryPlan
 from lifeboat.core.points import Asset, Facts, Tier
+from lifeboat.core.requests import RecoverServer
 from lifeboat.core.timeline import Outcome, Phase
 from lifeboat.settings import Settings
 from tasks import locks, services, vault, verification
@@ -30,15 +32,34 @@ def recovery(settings: Settings, procedure: str) -> Iterator[Run]:
         locks.recovery_lock(settings, run=procedure),
         recorded(procedure, platform=settings.platform, directory=directory) as run,
     ):
-        run.fact(
-            wal=settings.database.wal,
-            objective_rto_seconds=settings.objectives.rto_seconds,
-            objective_rpo_seconds=settings.objectives.rpo_seconds,
-            orchestrator="none" if is_alone() else "prefect",
-        )
-        _tell_of_interrupted_runs(settings)
+        _note_circumstances(settings, run)
         yield run
-    vault.publish_record(settings, run)
+
+
+@contextmanager
+def recovery_of_a_lost_server(request: RecoverServer) -> Iterator[Run]:
+    """Record a recovery that begins with nothing: no settings, and no place to write to yet."""
+    with recorded("recover-server", platform=request.platform, directory=None) as run:
+        yield run
+
+
+@contextmanager
+def hold_platform(settings: Settings, run: Run) -> Iterator[None]:
+    """Hold the new host for the recovery, once there is a place for the lock."""
+    with locks.recovery_lock(settings, run="recover-server"):
+        _note_circumstances(settings, run)
+        yield
+
+
+def _note_circumstances(settings: Settings, run: Run) -> None:
+    run.when_finished(functools.partial(vault.publish_record, settings))
+    run.fact(
+        wal=settings.database.wal,
+        objective_rto_seconds=settings.objectives.rto_seconds,
+        objective_rpo_seconds=settings.objectives.rpo_seconds,
+        orchestrator="none" if is_alone() else "prefect",
+    )
+    _tell_of_interrupted_runs(settings)
 
 
 def _tell_of_interrupted_runs(settings: Settings) -> None:

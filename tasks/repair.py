@@ -208,6 +208,7 @@ def restore_directories(settings: Settings, source: Source) -> None:
         store.restore(
             source.snapshot, subfolder=source.path_of(name), target=path, overwrite="always"
         )
+        filesystem.sync_tree(path if path.is_dir() else path.parent)
 
     side_by_side(
         {

@@ -107,6 +107,7 @@ def bring_base(settings: Settings, point: RecoveryPoint, tier: Tier) -> Incoming
             timeout_seconds=_time_box(settings, tier),
         )
         postgres.verify_backup(incoming, settings.database.bin_directory)
+        filesystem.sync_tree(incoming)
     if data.exists():
         filesystem.take_ownership_of(incoming, like=data)
     copy = point.copies[tier] if tier is Tier.HOT else ""

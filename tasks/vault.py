@@ -26,7 +26,7 @@ from lifeboat.core.points import (
     merge_copies,
     taken_at_of,
 )
-from lifeboat.settings import Settings
+from lifeboat.settings import Settings, find_restic, secret_of_environment
 from lifeboat.tools import filesystem, restic, s3, seal
 from tasks.orchestration import side_by_side, step
 from tasks.record import Run
@@ -97,13 +97,31 @@ def repository(settings: Settings, asset: Asset, tier: Tier) -> restic.Repositor
         }
     else:
         location = str(settings.vault.local / str(asset) / "repository")
+    local = settings.vault.local
     return restic.Repository(
         location=location,
         password=settings.secret("LIFEBOAT_VAULT_PASSWORD"),
         environment=environment,
         program=Path(settings.restic_program()),
-        cache_directory=settings.vault.local / "cache",
+        # On a new host nothing is written to the vault's place before the plan is approved.
+        cache_directory=local / "cache" if local.exists() else None,
         host=settings.platform,
+    )
+
+
+def configuration_repository(bucket: s3.Bucket, *, region: str) -> restic.Repository:
+    """The configuration in a bucket, for a host that has no settings yet."""
+    return restic.Repository(
+        location=bucket.restic_location(_S3_REPOSITORY[Asset.CONFIG]),
+        password=secret_of_environment("LIFEBOAT_VAULT_PASSWORD"),
+        environment={
+            "AWS_ACCESS_KEY_ID": bucket.access_key,
+            "AWS_SECRET_ACCESS_KEY": bucket.secret_key,
+            "AWS_DEFAULT_REGION": region,
+        },
+        program=find_restic(),
+        cache_directory=None,
+        host="",
     )
 
 

@@ -115,6 +115,10 @@ class RecoverServer(BaseModel):
         min_length=1,
         description="Directory on this machine for the platform; it must be empty or not exist.",
     )
+    platform: str = Field(
+        default="",
+        description="Name of the platform that is expected in the bucket; another one is refused.",
+    )
     dry_run: bool = Field(
         default=False, description="Make and show the plan, touch nothing, end as DryRun."
     )
@@ -127,6 +131,40 @@ class Backup(_Request):
     """A backup of one asset into both tiers."""
 
 
+Scenario = Literal["database", "files", "models", "server"]
+
+
+class Drill(BaseModel):
+    """Break the staging platform in every way of the plan, get it back, and measure."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    root: str = Field(
+        default=".lifeboat/staging", description="Directory of the staging platform; made anew."
+    )
+    reports: str = Field(
+        default=".lifeboat/drills", description="Directory in which the report is left."
+    )
+    scenarios: list[Scenario] = Field(
+        default=["database", "files", "models", "server"],
+        min_length=1,
+        description="What to break, in this order.",
+    )
+    scale: float = Field(default=1.0, gt=0, le=1000, description="Size of the sample data.")
+    writes_per_second: float = Field(
+        default=10, gt=0, le=200, description="How fast the load generator writes."
+    )
+    server_load_seconds: float = Field(
+        default=70,
+        ge=5,
+        le=3600,
+        description="How long the load writes before the server is lost: more than the 60 s that "
+        "must be back.",
+    )
+    seed: int = Field(default=0, ge=0, description="Chooses what is damaged.")
+    keep: bool = Field(default=False, description="Leave the staging platform running afterwards.")
+
+
 class Verify(_Request):
     """The plan's eighteen checks against the live platform."""
 
@@ -134,10 +172,12 @@ class Verify(_Request):
 __all__ = [
     "Approval",
     "Backup",
+    "Drill",
     "RecoverDatabase",
     "RecoverFiles",
     "RecoverModels",
     "RecoverServer",
+    "Scenario",
     "Source",
     "Verify",
 ]

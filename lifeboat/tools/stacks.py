@@ -631,4 +631,5 @@ def _pairs(text: str) -> dict[str, str]:
 
 
 def _path() -> str:
-    return os.pathsep.join([str(Path(sys.executable).parent), process.environment().get("PATH", os.defpath)])
+    inherited = process.environment().get("PATH", os.defpath)
+    return os.pathsep.join([str(Path(sys.executable).parent), inherited])

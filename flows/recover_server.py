@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from lifeboat.core.plan import RecoveryPlan
+from lifeboat.core.requests import RecoverServer
+from lifeboat.core.timeline import RunRecord
+from tasks import approval, rebuild, recovery, restore_database, services
+from tasks.orchestration import procedure, side_by_side
+
+
+@procedure("recover-server")
+def recover_server(request: RecoverServer) -> RunRecord | RecoveryPlan:
+    """Scenario 2 of the plan: the whole server is lost; this machine takes its place.
+
+    Before you start: the bucket, its key and the vault's password; PostgreSQL's programs, restic
+    and git on this machine; an empty directory.
+
+    1. Read the settings and the recovery points from the bucket.
+    2. Show the plan and wait for approval.
+    3. Clone the application's code, and restore the configuration.
+    4. Restore database, files and models side by side; replay the WAL that reached the bucket.
+    5. Protect the recovered database: slot and WAL receiver.
+    6. Compare files and models with their digests, and start the critical services.
+    7. Verify the platform.
+    8. Start what was deferred, and let backups go on.
+
+    What it changes: only the directory that was named; the vault is not written to before all
+    checks have passed.
+    If it fails: run it again with the same directory; what was restored is compared, not fetched
+    twice.
+    Evidence: the record, in the new host's vault and in the bucket.
+    """
+    with recovery.recovery_of_a_lost_server(request) as run:
+        found = rebuild.read_vault(request)
+        settings = found.settings
+        plan = rebuild.plan_rebuild(found, request)
+        if request.dry_run:
+            return recovery.end_dry_run(run, plan)
+        approval.approve(plan, request.approval)
+
+        rebuild.take_place(found)
+        with recovery.hold_platform(settings, run):
+            side_by_side(
+                {
+                    "code": lambda: rebuild.restore_code(found),
+                    "configuration": lambda: rebuild.restore_configuration(found),
+                }
+            )
+            base = rebuild.restore_data(found)
+            restore_database.rearm_wal(settings)
+            side_by_side(
+                {
+                    "prove": lambda: rebuild.prove_data(found),
+                    "start": lambda: services.start_services(
+                        settings, services.application_services(settings)
+                    ),
+                }
+            )
+            recovery.prove_recovered(settings, rebuild.expectations(found, base))
+            services.start_services(settings, settings.stack.deferred_services)
+            rebuild.release(found)
+            services.start_services(settings, settings.stack.backup_services)
+    return run.record
