@@ -365,14 +365,17 @@ def default_config_path() -> Path:
     return Path(os.environ.get(CONFIG_VARIABLE) or DEFAULT_NAME)
 
 
+def give_secrets(secrets: Mapping[str, str]) -> None:
+    """Put secrets into this process's environment, as an operator's shell does."""
+    os.environ.update(secrets)
+
+
 def prefect_api_url() -> str:
     """URL of the Prefect server that this process is configured for; empty if for none."""
     return os.environ.get("PREFECT_API_URL", "")
 
 
-def load_settings(
-    path: Path | str | None = None, *, directory: Path | None = None
-) -> Settings:
+def load_settings(path: Path | str | None = None, *, directory: Path | None = None) -> Settings:
     """Read lifeboat.yaml and the secrets that go with it.
 
     Relative paths are below `directory`, by default the one of the file: a copy of the settings can
@@ -384,7 +387,8 @@ def load_settings(
     file = file.expanduser().absolute()
     data = _read_yaml(file)
     try:
-        settings = Settings.model_validate(_plain(data), context={"directory": directory or file.parent})
+        below = {"directory": directory or file.parent}
+        settings = Settings.model_validate(_plain(data), context=below)
     except ValidationError as error:
         raise _settings_error(file, data, list(_mistakes(error))) from error
     mistakes = list(_contradictions(settings))

@@ -147,9 +147,7 @@ def _is_transient(task: Any, task_run: Any, state: Any) -> bool:
     return isinstance(state.result(raise_on_failure=False), TransientError)
 
 
-def step(
-    phase: Phase | None = None, *, retries: int = 0
-) -> Callable[[Callable[P, R]], Step[P, R]]:
+def step(phase: Phase | None = None, *, retries: int = 0) -> Callable[[Callable[P, R]], Step[P, R]]:
     """Make a step of a function. Only TransientErrors are retried; say so only of what is safe
     to do twice.
     """

@@ -141,9 +141,7 @@ def _settings_in_vault(request: RecoverServer) -> tuple[Settings, Source, Path]:
     return settings, Source(point=point, tier=Tier.S3, facts=facts), Path(told.path).parent
 
 
-def _parse(
-    store: restic.Repository, snapshot: restic.Snapshot, path: str, into: Path
-) -> Settings:
+def _parse(store: restic.Repository, snapshot: restic.Snapshot, path: str, into: Path) -> Settings:
     with tempfile.TemporaryDirectory(prefix="lifeboat-") as directory:
         copy = Path(directory) / _SETTINGS_NAME
         copy.write_bytes(store.dump(snapshot.id, path))
@@ -225,9 +223,7 @@ def restore_data(found: Rebuild) -> Facts:
     settings = found.settings
     done = side_by_side(
         {
-            "database": lambda: climb.restore_from(
-                settings, found.database, Tier.S3, to_time=None
-            ),
+            "database": lambda: climb.restore_from(settings, found.database, Tier.S3, to_time=None),
             "files": lambda: repair.restore_directories(settings, found.sources[Asset.FILES]),
             "models": lambda: repair.restore_directories(settings, found.sources[Asset.MODELS]),
         }
@@ -240,9 +236,7 @@ def prove_data(found: Rebuild) -> None:
     current_run().uses_points(*(source.point.id for source in found.sources.values()))
     side_by_side(
         {
-            "files": lambda: integrity.verify_integrity(
-                found.settings, found.sources[Asset.FILES]
-            ),
+            "files": lambda: integrity.verify_integrity(found.settings, found.sources[Asset.FILES]),
             "models": lambda: integrity.compare_digests(
                 found.settings, found.sources[Asset.MODELS]
             ),

@@ -52,9 +52,7 @@ def gather_facts(settings: Settings, asset: Asset) -> Facts:
         else:
             files, size = 1, path.stat().st_size
         digests = filesystem.digests(path) if asset in _WITH_DIGESTS else {}
-        directories[name] = DirectoryFacts(
-            path=str(path), files=files, bytes=size, digests=digests
-        )
+        directories[name] = DirectoryFacts(path=str(path), files=files, bytes=size, digests=digests)
     if asset is not Asset.CONFIG and not any(d.files for d in directories.values()):
         raise PreconditionError(
             f"Backing up {asset}: there is not one file in {', '.join(directories)}.",

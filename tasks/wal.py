@@ -240,9 +240,7 @@ def rearm(settings: Settings) -> None:
         current_run().fact(wal_receiver="does not stream")
 
 
-def _bridge(
-    settings: Settings, server: postgres.Connection, identity: postgres.Identity
-) -> None:
+def _bridge(settings: Settings, server: postgres.Connection, identity: postgres.Identity) -> None:
     """Copy what the new timeline has written before the slot begins, so that the vault has it."""
     if identity.timeline == 1:
         return

@@ -143,9 +143,7 @@ def _look(settings: Settings, told: DatabaseFacts, base: Path, prefer: Tier) -> 
     data = settings.database.data_directory
     # A rung that failed before has moved the damaged directory aside already.
     for place in (*sorted(data.parent.glob(f"{data.name}.damaged-*")), data):
-        salvaged |= postgres.salvage_segments(
-            place, told.system_identifier, told.wal_segment_bytes
-        )
+        salvaged |= postgres.salvage_segments(place, told.system_identifier, told.wal_segment_bytes)
     return _Sources(
         local=local,
         remote=_remote_objects(settings, told.system_identifier, needed=not local),

@@ -163,4 +163,3 @@ def _show_record(record: RunRecord) -> None:
 def exit_code_of(error: BaseException) -> Exit:
     """Given what ended a command, give its exit code."""
     return next((code for kind, code in _EXIT_OF if isinstance(error, kind)), Exit.DEFECT)
-

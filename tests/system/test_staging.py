@@ -92,16 +92,22 @@ def test_an_upload_comes_back_is_on_disk_and_becomes_searchable(staging_site, en
     on_disk = staging_site.files / digest[:2] / digest[2:4] / f"{digest}.{kind}"
     assert on_disk.read_bytes() == drawing.content
     found = soon(
-        lambda: engineer.call("GET", "/search", params={"q": "upload00007 manifold"})["results"]
-        if kind != "dxf"
-        else engineer.call("GET", "/search", params={"q": "manifold OUTLINE"})["results"]
+        lambda: (
+            engineer.call("GET", "/search", params={"q": "upload00007 manifold"})["results"]
+            if kind != "dxf"
+            else engineer.call("GET", "/search", params={"q": "manifold OUTLINE"})["results"]
+        )
     )
     soon(
-        lambda: made["id"]
-        in {
-            result["id"]
-            for result in engineer.call("GET", "/search", params={"q": "upload00007"})["results"]
-        }
+        lambda: (
+            made["id"]
+            in {
+                result["id"]
+                for result in engineer.call("GET", "/search", params={"q": "upload00007"})[
+                    "results"
+                ]
+            }
+        )
     )
     assert found
 

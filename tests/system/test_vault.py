@@ -106,9 +106,7 @@ def test_damage_is_found_by_name_and_only_that_is_rewritten(settings: Settings, 
     root = settings.files.directories["drawings"]
     whole = filesystem.digests(root)
     back_up(settings, Asset.FILES)
-    untouched = {
-        str(path.relative_to(root)): path.stat().st_ino for path in root.rglob("*.dxf")
-    }
+    untouched = {str(path.relative_to(root)): path.stat().st_ino for path in root.rglob("*.dxf")}
     broken = damage_some(root)
     newer = root / "uploaded later.dxf"
     newer.write_bytes(b"newer than the point")
@@ -190,7 +188,11 @@ def test_a_host_that_was_not_verified_may_not_write_to_the_vault(settings: Setti
 def lifeboat(settings: Settings, *words: str, **environment: str) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, "-c", "from lifeboat.cli import main; main()", *words],
-        env={**os.environ, **environment, "LIFEBOAT_CONFIG": str(settings.directory / "lifeboat.yaml")},
+        env={
+            **os.environ,
+            **environment,
+            "LIFEBOAT_CONFIG": str(settings.directory / "lifeboat.yaml"),
+        },
         capture_output=True,
         text=True,
         timeout=120,

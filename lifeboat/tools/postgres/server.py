@@ -291,8 +291,7 @@ def ensure_slot(server: Connection, slot: str) -> None:
 def drop_slot(server: Connection, slot: str) -> None:
     query(
         server,
-        "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots"
-        " WHERE slot_name = %s",
+        "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s",
         [slot],
     )
 

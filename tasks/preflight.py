@@ -1,0 +1,221 @@
+"""Whether everything that lifeboat.yaml names can be reached and is of the right version."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from lifeboat.core.checks import CheckResult, Status, Verdict
+from lifeboat.core.errors import PreconditionError, RecoveryError
+from lifeboat.core.points import Asset, Tier
+from lifeboat.settings import Settings
+from lifeboat.tools import filesystem, git, postgres
+from tasks import services, vault
+from tasks.database import SLOT, connection
+from tasks.orchestration import side_by_side
+from tasks.trees import directories_of
+
+_NEEDED_SECRETS = (
+    "LIFEBOAT_VAULT_PASSWORD",
+    "LIFEBOAT_DATABASE_PASSWORD",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+)
+_RESTIC = (0, 17)
+
+
+def look(settings: Settings) -> Verdict:
+    """Try everything that is configured; nothing is changed but a probe object in the bucket."""
+    looks: dict[str, Callable[[Settings], str]] = {
+        "secrets": _secrets,
+        "services": _services,
+        "restic": _restic,
+        "postgresql-programs": _postgresql_programs,
+        "database-role": _database_role,
+        "write-ahead-log": _write_ahead_log,
+        "directories": _directories,
+        "rename": _rename,
+        "bucket": _bucket,
+        "vault-password": _vault_password,
+        "code": _code,
+    }
+    found = side_by_side({name: lambda n=name: _tried(n, looks[n], settings) for name in looks})
+    return Verdict.of(found.values(), expected=looks)
+
+
+def _tried(name: str, act: Callable[[Settings], str], settings: Settings) -> CheckResult:
+    began = time.monotonic()
+    try:
+        status, evidence = Status.PASS, act(settings)
+    except RecoveryError as error:
+        status, evidence = Status.FAIL, str(error)
+    except OSError as error:
+        status, evidence = Status.FAIL, f"{error.filename}: {error.strerror}"
+    return CheckResult(
+        name=name, status=status, evidence=evidence, seconds=time.monotonic() - began
+    )
+
+
+def _secrets(settings: Settings) -> str:
+    missing = [name for name in _NEEDED_SECRETS if settings.optional_secret(name) is None]
+    if missing:
+        raise PreconditionError(
+            f"Looking for the secrets: {', '.join(missing)} not set.",
+            hint=f"Set them in the environment or in {settings.secrets_file or 'a secrets_file'}.",
+        )
+    return f"{len(_NEEDED_SECRETS)} of {len(_NEEDED_SECRETS)} are set"
+
+
+def _services(settings: Settings) -> str:
+    known = {status.name: status.state for status in services.stack_of(settings).status()}
+    missing = [name for name in settings.stack.services if name not in known]
+    if missing:
+        raise PreconditionError(
+            f"Looking for the services: the stack has no {', '.join(missing)}.",
+            hint=f"It has {', '.join(known)}.",
+        )
+    running = sum(state == "running" for state in known.values())
+    return f"all {len(settings.stack.services)} are known to the stack, {running} run"
+
+
+def _restic(settings: Settings) -> str:
+    found = vault.repository(settings, Asset.FILES, Tier.LOCAL).version()
+    numbers = tuple(int(part) for part in str(found).split(".")[:2])
+    if numbers < _RESTIC:
+        raise PreconditionError(
+            f"Looking at restic: {settings.restic_program()} is {found}.",
+            hint="0.17 or newer is needed: run `make setup`, or install it from restic.net.",
+        )
+    return f"restic {found}, {settings.restic_program()}"
+
+
+def _postgresql_programs(settings: Settings) -> str:
+    server = connection(settings)
+    postgres.require_same_major(server)
+    for program in ("pg_verifybackup", "pg_receivewal", "pg_waldump"):
+        postgres.tools_version(server.bin_directory, program)
+    return f"programs and server are PostgreSQL {postgres.identify(server).version}"
+
+
+def _database_role(settings: Settings) -> str:
+    server = connection(settings)
+    [(replicates, reads)] = postgres.query(
+        server,
+        "SELECT rolreplication OR rolsuper, pg_has_role(oid, 'pg_read_all_data', 'USAGE') OR"
+        " rolsuper FROM pg_roles WHERE rolname = current_user",
+    )
+    missing = [
+        what for has, what in ((replicates, "REPLICATION"), (reads, "pg_read_all_data")) if not has
+    ]
+    if missing:
+        raise PreconditionError(
+            f"Looking at the role {server.user}: it lacks {' and '.join(missing)}.",
+            hint=f"ALTER ROLE {server.user} REPLICATION; GRANT pg_read_all_data TO {server.user};",
+        )
+    return f"{server.user} may replicate and read all data"
+
+
+def _write_ahead_log(settings: Settings) -> str:
+    server = connection(settings)
+    [(level, cap, checksums)] = postgres.query(
+        server,
+        "SELECT current_setting('wal_level'), current_setting('max_slot_wal_keep_size'),"
+        " current_setting('data_checksums')",
+    )
+    if level == "minimal":
+        raise PreconditionError(
+            "Looking at the WAL: wal_level is minimal, from which nothing can be replayed.",
+            hint="Set wal_level = replica and restart PostgreSQL.",
+        )
+    if cap == "-1":
+        raise PreconditionError(
+            "Looking at the WAL: max_slot_wal_keep_size has no limit, so that a dead receiver "
+            "would fill the disk and stop the database.",
+            hint="Set it to what the disk can spare, e.g. 10GB.",
+        )
+    receiver = postgres.receiver_of(server, SLOT)
+    if receiver is None:
+        raise PreconditionError(
+            "Looking at the WAL: no receiver streams; what is written now is not protected.",
+            hint="Start the service that runs `lifeboat wal receive`.",
+        )
+    mode = "synchronous" if receiver.synchronous else "asynchronous"
+    return (
+        f"the receiver streams ({mode}, {receiver.lag_bytes or 0} bytes behind); slot limited to "
+        f"{cap}; checksums {checksums}"
+    )
+
+
+def _directories(settings: Settings) -> str:
+    paths = [
+        path
+        for asset in (Asset.FILES, Asset.MODELS, Asset.CONFIG)
+        for path in directories_of(settings, asset).values()
+    ]
+    missing = [
+        str(path) for path in (*paths, settings.database.data_directory) if not path.exists()
+    ]
+    if missing:
+        raise PreconditionError(
+            f"Looking for what is protected: {', '.join(missing)} is not there.",
+            hint="Correct the path in lifeboat.yaml, or recover what was lost.",
+        )
+    return f"{len(paths)} protected paths and the data directory are there"
+
+
+def _rename(settings: Settings) -> str:
+    """The hot copy is worth its disk only where it can be renamed into place."""
+    data, local = settings.database.data_directory, settings.vault.local
+    there = _existing(local)
+    if _existing(data.parent).stat().st_dev != there.stat().st_dev:
+        raise PreconditionError(
+            f"Comparing file systems: {local} and {data.parent} are not on the same one, so that a "
+            "hot copy must be copied instead of renamed.",
+            hint="Put vault.local on the data directory's file system.",
+        )
+    return f"same file system, {filesystem.free_bytes(local) / 1e9:.1f} GB free"
+
+
+def _existing(path: Path) -> Path:
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+def _bucket(settings: Settings) -> str:
+    bucket = vault.bucket(settings)
+    bucket.reachable()
+    key, data = f"records/probe-{secrets.token_hex(8)}", secrets.token_bytes(64)
+    bucket.put(key, data)
+    try:
+        if bucket.get(key) != data:
+            raise PreconditionError(f"Writing to bucket {bucket.name}: it gave other bytes back.")
+    finally:
+        bucket.delete([key])
+    return f"{bucket.name} can be written, read and deleted from"
+
+
+def _vault_password(settings: Settings) -> str:
+    opened = []
+    for tier in (Tier.LOCAL, Tier.S3):
+        store = vault.repository(settings, Asset.CONFIG, tier)
+        if not store.exists():
+            raise PreconditionError(
+                f"Opening the vault: {store.location} is not there yet.",
+                hint="Run `lifeboat prepare`.",
+            )
+        store.snapshots()
+        opened.append(str(tier))
+    return f"opens {' and '.join(opened)}"
+
+
+def _code(settings: Settings) -> str:
+    if settings.code is None:
+        raise PreconditionError(
+            "Looking for the application's code: `code` is not set.",
+            hint="Without it a lost server comes back without the application.",
+        )
+    commit = git.reachable(settings.code.repository, branch=settings.code.branch)
+    return f"{settings.code.branch} of {settings.code.repository} is at {commit[:12]}"
