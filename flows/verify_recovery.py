@@ -3,7 +3,7 @@ from __future__ import annotations
 from lifeboat.core.checks import Verdict
 from lifeboat.core.requests import Verify
 from lifeboat.settings import load_settings
-from tasks import recovery, vault
+from tasks import backup, locks, recovery, vault
 from tasks.orchestration import procedure
 from tasks.record import recorded
 
@@ -17,6 +17,7 @@ def verify_recovery(request: Verify = Verify()) -> Verdict:
 
     1. Read what a whole platform looks like from the newest recovery points.
     2. Run the checks side by side.
+    3. If all pass, let a host that was recovered write to the vault again.
 
     If it fails: the evidence of each check that did not pass names what it saw.
     Evidence: the verdict, in the run's record.
@@ -26,4 +27,8 @@ def verify_recovery(request: Verify = Verify()) -> Verdict:
         "verify-recovery", platform=settings.platform, directory=vault.runs_directory(settings)
     ):
         expected = recovery.expectations(settings)
-        return recovery.verify(settings, expected)
+        with locks.no_backups(settings, run="verify-recovery"):
+            verdict = recovery.verify(settings, expected)
+        if verdict.good:
+            backup.allow_backups(settings)
+    return verdict

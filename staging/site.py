@@ -45,7 +45,6 @@ HEALTH_SECONDS = 60.0
 _HERE = Path(__file__).parent
 _PLATFORM = _HERE / "platform"
 _TEMPLATES = {
-    "lifeboat.yaml.j2": "lifeboat.yaml",
     "supervisord.conf.j2": "config/supervisord.conf",
     "redis.conf.j2": "config/redis.conf",
     "nginx.prod.conf.j2": "config/nginx/nginx.prod.conf",
@@ -167,6 +166,9 @@ class Site:
             self.s3.start()
             self.s3.create_bucket(BUCKET)
             seeded = self._make_database(scale, database_bytes)
+            # What the models answer is known only now, and the checks ask for it.
+            settings = self._render("lifeboat.yaml.j2", known_answers=seeded.known_answers)
+            _write(self.settings_path, settings)
         except BaseException:
             self.destroy()
             raise
@@ -308,7 +310,7 @@ class Site:
             _write(path, self._render(template))
         _write_certificate(self.server / "config" / "certs")
 
-    def _render(self, template: str) -> str:
+    def _render(self, template: str, **more: object) -> str:
         environment = jinja2.Environment(
             loader=jinja2.FileSystemLoader(_HERE / "templates"),
             undefined=jinja2.StrictUndefined,
@@ -319,10 +321,13 @@ class Site:
             origin=str(self.origin),
             postgres_bin=str(postgres_bin()),
             bucket=BUCKET,
+            known_query=KNOWN_QUERY,
+            search_word=SEARCH_WORD,
             supervisor_password=secrets.token_urlsafe(18),
             redis_password=self.secrets()["REDIS_PASSWORD"],
             # supervisor expands % itself, and reads the command as a shell does
             secret_path='"' + str(self.secret_path).replace("%", "%%") + '"',
+            **more,
         )
 
     def _make_database(self, scale: float, database_bytes: int | None):

@@ -41,3 +41,8 @@ def refuse_unproven(settings: Settings, *, doing: str) -> None:
             "verification has not passed.",
             hint="Run `lifeboat verify`; when all checks pass, backups go on.",
         )
+
+
+def allow_backups(settings: Settings) -> None:
+    """All checks have passed: this host is the platform, and may write to the vault."""
+    (settings.vault.local / UNPROVEN_NAME).unlink(missing_ok=True)

@@ -11,7 +11,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from lifeboat.core.errors import LockBusy
@@ -19,6 +19,9 @@ from lifeboat.core.points import Asset
 from lifeboat.settings import Settings
 
 _POLL_SECONDS = 0.1
+# A verification, whose probes a backup must not see, holds backups up for some seconds.
+_BACKUP_WAIT_SECONDS = 20.0
+_QUIET_WAIT_SECONDS = 10.0
 
 
 @contextmanager
@@ -30,10 +33,33 @@ def recovery_lock(settings: Settings, *, run: str, wait_seconds: float = 5.0) ->
 
 @contextmanager
 def backup_lock(settings: Settings, asset: Asset | str, *, run: str) -> Iterator[None]:
-    """Hold one asset for a backup. Raise LockBusy at once if it is being backed up or recovered."""
+    """Hold one asset for a backup.
+
+    Raise LockBusy at once if the platform is being recovered, and after some seconds if the asset
+    is still being backed up.
+    """
     stand_aside(settings, doing=f"Starting {run}")
-    with _held(settings.vault.local / f"backup-{asset}.lock", run, 0.0, f"Starting {run}"):
+    path = _backup_path(settings, asset)
+    with _held(path, run, _BACKUP_WAIT_SECONDS, f"Starting {run}"):
         yield
+
+
+@contextmanager
+def no_backups(settings: Settings, *, run: str) -> Iterator[None]:
+    """Keep backups from beginning, so that none counts a probe that is removed a moment later.
+
+    A backup that is running is waited for, but not for long: to verify is worth more.
+    """
+    with ExitStack() as held:
+        for asset in (Asset.DATABASE, Asset.FILES):
+            path = _backup_path(settings, asset)
+            with suppress(LockBusy, OSError):
+                held.enter_context(_held(path, run, _QUIET_WAIT_SECONDS, f"Starting {run}"))
+        yield
+
+
+def _backup_path(settings: Settings, asset: Asset | str) -> Path:
+    return settings.vault.local / f"backup-{asset}.lock"
 
 
 def stand_aside(settings: Settings, *, doing: str) -> None:

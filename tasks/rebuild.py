@@ -253,7 +253,7 @@ def expectations(found: Rebuild, base: Facts) -> dict[Asset, Facts]:
 @step()
 def release(found: Rebuild) -> None:
     """The verification has passed: this host is the platform now and may write to the vault."""
-    (found.settings.vault.local / backup.UNPROVEN_NAME).unlink(missing_ok=True)
+    backup.allow_backups(found.settings)
     (found.into / MARKER).unlink(missing_ok=True)
     try:
         vault.prepare_vault(found.settings)

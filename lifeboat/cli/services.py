@@ -52,7 +52,7 @@ def asynchronous(config: ConfigOption = None) -> None:
 
 @app.command()
 def keep(config: ConfigOption = None) -> None:
-    """Ship WAL and back files up again and again, where there is no Prefect. Run it as a service."""
+    """Ship WAL and back files up again and again, without Prefect. Run it as a service."""
     choose_orchestrator(without_prefect=True, with_prefect=False)
     from flows.backup_files import backup_files
     from lifeboat.core.requests import Backup

@@ -234,9 +234,6 @@ class TablesComplete(_Section):
     tolerance_percent: float = Field(
         default=0, ge=0, lt=100, description="How much smaller a table may be than it was."
     )
-    connections: int = Field(
-        default=2, ge=1, le=16, description="How many tables are read at the same time."
-    )
 
 
 class FileCounts(_Section):

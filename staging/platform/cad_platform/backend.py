@@ -173,6 +173,24 @@ def download(drawing_id: int, _: SomeUser) -> FileResponse:
     return FileResponse(path, filename=row["name"], media_type="application/octet-stream")
 
 
+@app.delete("/files/{drawing_id}", status_code=204)
+def remove(drawing_id: int, user: SomeUser) -> None:
+    with database.transaction() as t:
+        row = t.execute(
+            "SELECT path, owner_id FROM drawings WHERE id = %s FOR UPDATE", [drawing_id]
+        ).fetchone()
+        if _found(row)["owner_id"] != user.id and not user.is_admin:
+            raise HTTPException(403, "it is somebody else's")
+        for table in ("ai_results", "drawing_index"):
+            t.execute(f"DELETE FROM {table} WHERE drawing_id = %s", [drawing_id])
+        t.execute("DELETE FROM drawings WHERE id = %s", [drawing_id])
+        shared = t.execute(
+            "SELECT 1 FROM drawings WHERE path = %s LIMIT 1", [row["path"]]
+        ).fetchone()
+    if not shared:
+        (store.directory / row["path"]).unlink(missing_ok=True)
+
+
 @app.get("/search")
 def search(_: SomeUser, q: Annotated[str, Query(min_length=1)]) -> dict:
     with database.transaction() as t:

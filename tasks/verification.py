@@ -1,0 +1,138 @@
+"""The verdict on a platform: all eighteen checks, each with its evidence and a time-out."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping
+
+from lifeboat.core.checks import CHECK_NAMES, CheckResult, Status, Verdict
+from lifeboat.core.errors import RecoveryError, SettingsError, TransientError
+from lifeboat.core.points import Asset, Facts
+from lifeboat.settings import Settings
+from lifeboat.tools.stacks import Stack
+from tasks.checks import application, data_integrity, performance, system_health
+from tasks.checks.context import Context, Failed, Unknown
+
+log = logging.getLogger("lifeboat")
+
+Check = Callable[[Context], str]
+
+CHECKS: dict[str, Check] = {
+    "containers-running": system_health.containers_running,
+    "health-endpoints": system_health.health_endpoints,
+    "database-connections": system_health.database_connections,
+    "redis-reachable": system_health.redis_reachable,
+    "file-storage-reachable": system_health.file_storage_reachable,
+    "authentication": application.authentication,
+    "file-round-trip": application.file_round_trip,
+    "search": application.search,
+    "ai-inference": application.ai_inference,
+    "admin-dashboard": application.admin_dashboard,
+    "tables-complete": data_integrity.tables_complete,
+    "file-counts": data_integrity.file_counts,
+    "models-loadable": data_integrity.models_loadable,
+    "user-data-intact": data_integrity.user_data_intact,
+    "response-times": performance.response_times,
+    "memory-stable": performance.memory_stable,
+    "cpu-normal": performance.cpu_normal,
+    "disk-space": performance.disk_space,
+}
+# These watch the platform at rest, so they come when the others have let go of it.
+_AT_REST = ("response-times", "memory-stable", "cpu-normal")
+_READS_IN_FULL = ("tables-complete", "file-counts", "user-data-intact")
+_AGAIN_SECONDS = 0.3
+
+
+def verify_platform(settings: Settings, stack: Stack, expected: Mapping[Asset, Facts]) -> Verdict:
+    """Run all checks, side by side, and give their verdict; it never raises.
+
+    A check that hangs is UNKNOWN after its time-out and keeps nobody waiting. While services are
+    young (`checks.start_seconds`) a check that fails is tried again.
+    """
+    context = Context(settings=settings, stack=stack, expected=expected)
+    patient_until = time.monotonic() + _youth_left(context)
+    first = [name for name in CHECKS if name not in _AT_REST]
+    results = _run(context, first, patient_until) | _run(context, _AT_REST, patient_until)
+    return Verdict.of(results.values(), expected=CHECK_NAMES)
+
+
+def _youth_left(context: Context) -> float:
+    """Seconds until the youngest service has had its time to start."""
+    try:
+        begun = [s.started_at for s in context.stack.status() if s.pid and s.started_at]
+    except RecoveryError:
+        return 0.0
+    age = time.time() - max(begun, default=0.0)
+    return max(0.0, context.settings.checks.start_seconds - age)
+
+
+def _run(context: Context, names: Collection[str], patient_until: float) -> dict[str, CheckResult]:
+    found: dict[str, CheckResult] = {}
+    threads = {}
+    began = time.monotonic()
+    for name in names:
+        # Daemons: one that hangs in the kernel must not keep the process either.
+        threads[name] = threading.Thread(
+            target=lambda n=name: found.__setitem__(n, _try(context, n, patient_until)),
+            name=f"check-{name}",
+            daemon=True,
+        )
+        threads[name].start()
+    for name, thread in threads.items():
+        seconds = timeout_of(context.settings, name) + max(0.0, patient_until - began)
+        thread.join(max(0.0, began + seconds - time.monotonic()))
+        if thread.is_alive():
+            found[name] = CheckResult(
+                name=name,
+                status=Status.UNKNOWN,
+                evidence=f"it hangs: no result within {seconds:.0f} s",
+                seconds=time.monotonic() - began,
+            )
+    return dict(found)
+
+
+def timeout_of(settings: Settings, name: str) -> float:
+    """How long a check may take, in seconds."""
+    checks = settings.checks
+    usual = checks.full_read_seconds if name in _READS_IN_FULL else checks.timeout_seconds
+    if name in ("memory-stable", "cpu-normal"):
+        usual += checks.window_seconds
+    return checks.timeouts.get(name, usual)
+
+
+def _try(context: Context, name: str, patient_until: float) -> CheckResult:
+    """Carry one check out, again while the platform is young."""
+    began = time.monotonic()
+    while True:
+        status, evidence, may_pass = _judge(context, name)
+        if status is not Status.FAIL or not may_pass or time.monotonic() >= patient_until:
+            return CheckResult(
+                name=name,
+                status=status,
+                evidence=evidence,
+                seconds=time.monotonic() - began,
+            )
+        time.sleep(_AGAIN_SECONDS)
+
+
+def _judge(context: Context, name: str) -> tuple[Status, str, bool]:
+    """(status, evidence, whether waiting may help)."""
+    # What is lost or damaged does not come back by waiting.
+    about_data = name in _READS_IN_FULL or name == "disk-space"
+    try:
+        return Status.PASS, CHECKS[name](context), False
+    except Failed as error:
+        return Status.FAIL, str(error), not about_data
+    except (Unknown, SettingsError) as error:
+        return Status.UNKNOWN, str(error), False
+    except TransientError as error:
+        return Status.FAIL, str(error), True
+    except RecoveryError as error:
+        return Status.FAIL, str(error), not about_data
+    except OSError as error:
+        return Status.FAIL, f"{type(error).__name__}: {error}", not about_data
+    except Exception as error:
+        log.exception("The check %s could not be carried out", name)
+        return Status.UNKNOWN, f"defect of the check: {type(error).__name__}: {error}", False
