@@ -370,6 +370,15 @@ def give_secrets(secrets: Mapping[str, str]) -> None:
     os.environ.update(secrets)
 
 
+def prepare_ephemeral_prefect() -> None:
+    """Before Prefect is imported with a server of its own: patient at the start, and no telemetry.
+
+    What the user has set stays. On a fresh machine the start takes up to half a minute.
+    """
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "300")
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+
+
 def prefect_api_url() -> str:
     """URL of the Prefect server that this process is configured for; empty if for none."""
     return os.environ.get("PREFECT_API_URL", "")

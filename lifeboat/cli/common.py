@@ -101,12 +101,13 @@ def choose_orchestrator(*, without_prefect: bool, with_prefect: bool) -> None:
     Under Prefect when it is asked for, or when PREFECT_API_URL names a server that answers; alone
     otherwise. A server that is configured and dead must not stop a recovery.
     """
-    from lifeboat.settings import prefect_api_url
+    from lifeboat.settings import prefect_api_url, prepare_ephemeral_prefect
     from tasks import orchestration
 
     if with_prefect and without_prefect:
         raise typer.BadParameter("--with-prefect and --without-prefect exclude each other")
     if with_prefect:
+        prepare_ephemeral_prefect()
         return
     url = prefect_api_url()
     if not without_prefect and url and _prefect_answers(url):

@@ -77,6 +77,7 @@ def drill(
 
         console = Console()
         console.print(report.result_table(found))
+        console.print(report.phase_table(found))
         where = reports / found.id
         console.print(f"{'Passed' if found.passed else 'NOT passed'}: {where}/report.html")
     if not found.passed:

@@ -110,8 +110,16 @@ def phase_seconds(steps: Iterable[StepRecord]) -> dict[Phase, float]:
 
 
 def outside_steps_seconds(began_at: float, ended_at: float, steps: Iterable[StepRecord]) -> float:
-    """Seconds of a run in which no step was at work: what orchestration cost."""
-    return max(0.0, ended_at - began_at - union_seconds((s.began_at, s.ended_at) for s in steps))
+    """Seconds of a span in which no step was at work: what orchestration cost.
+
+    Only what a step did within the span counts.
+    """
+    within = (
+        (max(s.began_at, began_at), min(s.ended_at, ended_at))
+        for s in steps
+        if s.ended_at > began_at and s.began_at < ended_at
+    )
+    return max(0.0, ended_at - began_at - union_seconds(within))
 
 
 def run_id(procedure: str, at: datetime, suffix: str) -> str:

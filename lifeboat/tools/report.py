@@ -39,11 +39,10 @@ def result_table(report: DrillReport) -> Table:
     """Give the result as a table, one row for each scenario."""
     table = Table(
         *("scenario", "recovered", "RTO", "RPO", "rows lost", "files lost", "checks"),
-        *("noticed by", "outside steps", "phases"),
+        *("noticed by", "outside steps"),
         title=f"Drill {report.id}",
     )
     for found in report.scenarios:
-        phases = " ".join(f"{phase} {s:.1f}" for phase, s in found.phases.items() if s >= 0.05)
         table.add_row(
             found.name,
             "[green]yes[/]" if found.recovered else "[red]NO[/]",
@@ -54,8 +53,15 @@ def result_table(report: DrillReport) -> Table:
             f"{found.checks_passed} of {found.checks_total}",
             f"{len(found.detected_by)} checks" if found.detected else "[red]NONE[/]",
             seconds_in_words(found.outside_steps_seconds),
-            phases,
         )
+    return table
+
+
+def phase_table(report: DrillReport) -> Table:
+    """Give the seconds of each phase as a table, one row for each scenario."""
+    table = Table("scenario", *map(str, Phase), title="Seconds in each phase")
+    for found in report.scenarios:
+        table.add_row(found.name, *(f"{found.phases.get(phase, 0):.1f}" for phase in Phase))
     return table
 
 
