@@ -75,7 +75,7 @@ def _run(context: Context, names: Collection[str], patient_until: float) -> dict
     for name in names:
         # Daemons: one that hangs in the kernel must not keep the process either.
         threads[name] = threading.Thread(
-            target=lambda n=name: found.__setitem__(n, _try(context, n, patient_until)),
+            target=lambda n=name: found.__setitem__(n, try_check(context, n, patient_until)),
             name=f"check-{name}",
             daemon=True,
         )
@@ -102,8 +102,8 @@ def timeout_of(settings: Settings, name: str) -> float:
     return checks.timeouts.get(name, usual)
 
 
-def _try(context: Context, name: str, patient_until: float) -> CheckResult:
-    """Carry one check out, again while the platform is young."""
+def try_check(context: Context, name: str, patient_until: float = 0.0) -> CheckResult:
+    """Carry one check out, and if it fails again until `patient_until` (monotonic seconds)."""
     began = time.monotonic()
     while True:
         status, evidence, may_pass = _judge(context, name)

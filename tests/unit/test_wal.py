@@ -1,0 +1,127 @@
+"""WAL arithmetic: a hole must fail a recovery, and never shorten it silently."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lifeboat.core.errors import PreconditionError
+from lifeboat.core.wal import (
+    Segment,
+    Switch,
+    format_lsn,
+    is_segment_name,
+    parse_history,
+    parse_lsn,
+    plan_replay,
+    timeline_current_at,
+    usable_segments,
+)
+
+MB = 1 << 20
+SIZE = 16 * MB
+
+
+@given(st.integers(0, (1 << 64) - 1))
+def test_an_lsn_survives_being_written(lsn: int) -> None:
+    assert parse_lsn(format_lsn(lsn)) == lsn
+
+
+@pytest.mark.parametrize("text", ["", "x", "1/Z", "12"])
+def test_what_is_no_lsn_is_refused(text: str) -> None:
+    with pytest.raises(PreconditionError):
+        parse_lsn(text)
+
+
+@given(
+    st.integers(1, 0xFFFFFFFF),
+    st.integers(0, 1 << 30),
+    st.sampled_from([1 << n for n in range(20, 31)]),
+)
+def test_a_segment_survives_its_name(timeline: int, number: int, size: int) -> None:
+    name = Segment(timeline, number).name(size)
+    assert is_segment_name(name)
+    assert Segment.parse(name, size) == Segment.parse(name + ".partial", size)
+    assert Segment.parse(name, size) == Segment(timeline, number)
+
+
+def test_names_that_are_none() -> None:
+    names = ["00000002.history", "x", "000000010000000000000001.gz", "archive_status"]
+    assert usable_segments(names, SIZE) == frozenset()
+
+
+def plan(available, *, target=1, ancestors=(), base=1, start=0x2000028, stop=0x2000100):
+    return plan_replay(
+        base_timeline=base,
+        start_lsn=start,
+        stop_lsn=stop,
+        target_timeline=target,
+        ancestors=ancestors,
+        available=available,
+        segment_bytes=SIZE,
+    )
+
+
+@given(st.integers(2, 40), st.sets(st.integers(2, 40)))
+def test_a_hole_is_named_and_without_one_nothing_is_left_out(newest: int, missing) -> None:
+    there = {Segment(1, n) for n in range(2, newest + 1)} - {Segment(1, n) for n in missing}
+    last = max((s.number for s in there), default=2)
+    holes = [n for n in range(2, last + 1) if Segment(1, n) not in there]
+    if holes:
+        with pytest.raises(PreconditionError, match=Segment(1, holes[0]).name(SIZE)):
+            plan(there)
+    else:
+        assert plan(there).segments == tuple(Segment(1, n) for n in range(2, last + 1))
+
+
+def test_wal_that_ends_before_the_base_is_consistent_is_a_hole() -> None:
+    with pytest.raises(PreconditionError, match="000000010000000000000003"):
+        plan({Segment(1, 2)}, stop=3 * SIZE + 100)
+
+
+SWITCH = 4 * SIZE + 1000  # timeline 2 began in the middle of segment 4
+
+
+def test_a_switch_in_the_middle_of_a_segment_takes_the_new_timelines_copy() -> None:
+    there = {Segment(1, 2), Segment(1, 3), Segment(1, 4), Segment(2, 4), Segment(2, 5)}
+    found = plan(there, target=2, ancestors=(Switch(1, SWITCH),))
+    assert found.segments == (Segment(1, 2), Segment(1, 3), Segment(2, 4), Segment(2, 5))
+
+
+def test_what_an_ancestor_wrote_after_the_switch_is_not_asked_for() -> None:
+    """After a recovery to a point in time the old timeline lies further than the new one."""
+    there = {Segment(1, n) for n in range(2, 9)} | {Segment(2, 4)}
+    found = plan(there, target=2, ancestors=(Switch(1, SWITCH),))
+    assert found.segments[-1] == Segment(2, 4)
+
+
+def test_the_old_timelines_rest_fills_the_switch_segment_until_the_new_one_has_it() -> None:
+    there = {Segment(1, 2), Segment(1, 3), Segment(1, 4)}
+    assert plan(there, target=2, ancestors=(Switch(1, SWITCH),)).segments[-1] == Segment(1, 4)
+
+
+@pytest.mark.parametrize(
+    "ancestors",
+    [(), (Switch(3, SWITCH),), (Switch(1, 0x2000050),)],
+    ids=["none", "other", "before"],
+)
+def test_a_base_that_is_no_ancestor_is_refused(ancestors) -> None:
+    with pytest.raises(PreconditionError, match="not part of its history"):
+        plan({Segment(2, n) for n in range(2, 6)}, target=2, ancestors=ancestors)
+
+
+def test_a_history_is_read_with_its_comments() -> None:
+    text = "1\t0/3000000\tbefore 2026\n\n2\t0/5000060\tno recovery target # x\n"
+    assert parse_history(text) == (Switch(1, 0x3000000), Switch(2, 0x5000060))
+
+
+def test_the_timeline_of_a_moment() -> None:
+    def at(hour):
+        return datetime(2026, 1, 1, hour, tzinfo=timezone.utc)
+
+    began = [(3, at(12)), (2, at(6))]
+    found = [timeline_current_at(at(h), first_timeline=1, began_at=began) for h in (5, 6, 11, 23)]
+    assert found == [1, 2, 2, 3]
