@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from lifeboat.core.errors import LockBusy, PreconditionError
+from lifeboat.core.errors import LockBusy, PreconditionError, RecoveryError
 from lifeboat.core.points import Asset, Tier
 from lifeboat.settings import Settings, load_settings
 from lifeboat.tools import filesystem
@@ -232,3 +232,86 @@ def test_a_missing_bucket_and_a_dead_endpoint_are_told_apart(settings: Settings)
     dead = lifeboat(settings, "prepare")
     assert dead.returncode == 3
     assert "127.0.0.1:9" in dead.stderr
+
+
+# --- what goes wrong in the middle ----------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 24 MB."""
+    place = tmp_path / "small"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", place], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("this user may not mount a small file system")
+    yield place
+    subprocess.run(["umount", "--lazy", place], check=True)
+
+
+def test_a_full_disk_leaves_no_point_and_the_original_data(
+    settings: Settings, small_disk: Path
+) -> None:
+    """S3 has its copy all the same: the tiers fail apart."""
+    big = settings.models.directories["models"] / "big.bin"
+    big.write_bytes(random.Random(1).randbytes(40 << 20))
+    told = settings.vault.model_copy(update={"local": small_disk})
+    full = settings.model_copy(update={"vault": told})
+    with pytest.raises(RecoveryError, match="(?i)space|full"):
+        back_up(full, Asset.MODELS)
+    assert big.stat().st_size == 40 << 20
+    points = vault.list_points(full, assets=(Asset.MODELS,))
+    assert [point.tiers for point in points] == [(Tier.S3,)]
+
+
+def test_an_unreadable_source_leaves_no_point_and_names_the_file(settings: Settings) -> None:
+    """Root may read everything, so what can't be read here is a file that fails in the reading."""
+    root = settings.files.directories["drawings"]
+    bad = root / "0" / "unreadable.dxf"
+    bad.write_bytes(b"x" * 1000)
+    if os.geteuid():
+        bad.chmod(0)
+    elif subprocess.run(["mount", "--bind", "/proc/self/mem", bad], capture_output=True).returncode:
+        pytest.skip("root can read everything, and may not mount here")
+    try:
+        with pytest.raises(RecoveryError, match=r"unreadable\.dxf"):
+            back_up(settings, Asset.FILES)
+        assert vault.list_points(settings, assets=(Asset.FILES,)) == ()
+    finally:
+        if not os.geteuid():
+            subprocess.run(["umount", "--lazy", bad], check=True)
+
+
+def test_a_backup_that_is_killed_leaves_no_point(settings: Settings) -> None:
+    big = settings.models.directories["models"] / "big.bin"
+    big.write_bytes(random.Random(2).randbytes(200 << 20))
+    vault.prepare_vault(settings)
+    child = subprocess.Popen(
+        [sys.executable, "-c", "from lifeboat.cli import main; main()", "backup", "models"],
+        env={**os.environ, "LIFEBOAT_CONFIG": str(settings.file)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stderr
+    for line in child.stderr:
+        if "store snapshot" in line:
+            break
+    child.kill()
+    child.communicate(timeout=30)
+    assert vault.list_points(settings, assets=(Asset.MODELS,)) == ()
+    big.unlink()
+    back_up(settings, Asset.MODELS)
+    [point] = vault.list_points(settings, assets=(Asset.MODELS,))
+    assert point.tiers == (Tier.LOCAL, Tier.S3)
+
+
+def test_s3_that_goes_away_is_told_and_the_local_copy_counts(settings: Settings) -> None:
+    vault.prepare_vault(settings)
+    dead = settings.vault.s3.model_copy(update={"endpoint": "http://127.0.0.1:9"})
+    cut_off = settings.model_copy(update={"vault": settings.vault.model_copy(update={"s3": dead})})
+    with pytest.raises(RecoveryError, match=r"127\.0\.0\.1:9"):
+        back_up(cut_off, Asset.MODELS)
+    [point] = vault.list_points(cut_off, assets=(Asset.MODELS,), tolerate_failures=True)
+    assert point.tiers == (Tier.LOCAL,)

@@ -1,0 +1,370 @@
+"""The four scenarios from a shell, on a platform under load: broken, brought back, counted."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from lifeboat.settings import load_settings
+from staging import faults, load
+from staging.site import Site
+from tasks import locks
+
+pytestmark = [pytest.mark.system, pytest.mark.xdist_group("staging")]
+
+PLATFORM = "cad-ai-staging"
+
+
+@dataclasses.dataclass
+class Shell:
+    """An operator's shell: the secrets in its environment, and nothing else of ours."""
+
+    site: Site
+    outside: Path
+
+    def start(self, *words: str, **environment: str) -> subprocess.Popen:
+        kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+        return subprocess.Popen(
+            [sys.executable, "-c", "from lifeboat.cli import main; main()", *words],
+            env={
+                **kept,
+                **self.site.environment(),
+                "LIFEBOAT_CONFIG": str(self.site.settings_path),
+                **environment,
+            },
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *words: str, ok: int = 0, **environment: str) -> subprocess.CompletedProcess:
+        child = self.start(*words, **environment)
+        out, error = child.communicate(timeout=150)
+        assert child.returncode == ok, f"{words}: exit {child.returncode}\n{error}\n{out}"
+        for secret in self.site.environment().values():
+            assert secret not in out + error
+        return subprocess.CompletedProcess(words, child.returncode, out, error)
+
+    def recover(self, *words: str) -> dict:
+        done = self.run("recover", *words, "--approve", PLATFORM, "--json")
+        record = json.loads(done.stdout)
+        assert record["outcome"] == "done"
+        assert [c["name"] for c in record["verdict"]["checks"] if c["status"] != "PASS"] == []
+        assert len(record["verdict"]["checks"]) == 18
+        return record
+
+    def write(self, seconds: float = 2.0) -> Path:
+        """Let users write; give what was acknowledged to them."""
+        record = self.outside / f"{time.time_ns()}.jsonl"
+        subprocess.run(
+            [
+                *(sys.executable, "-m", "staging.load", "--site", self.site.root),
+                *("--record", record, "--rate", "20", "--seconds", str(seconds)),
+            ],
+            check=True,
+            capture_output=True,
+            cwd=Path(__file__).parents[2],
+        )
+        assert len(load.read_record(record)) > 10
+        return record
+
+    def losses(self, record: Path) -> load.Losses:
+        return load.compare(record, dsn=self.site.dsn(), files=self.site.files)
+
+    def nothing_lost(self, record: Path) -> None:
+        found = self.losses(record)
+        assert (found.rows_lost, found.files_lost) == (0, 0), found
+
+
+@pytest.fixture(scope="module")
+def shell(staging_site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+    """A platform whose WAL is received, with one recovery point of everything."""
+    yaml = staging_site.settings_path
+    quick = "checks:\n  window_seconds: 0.5\n  containers_running: {settle_seconds: 0.2}\n"
+    yaml.write_text(yaml.read_text().replace("checks:\n", quick))
+    shell = Shell(staging_site, tmp_path_factory.mktemp("outside"))
+    staging_site.stack.start(["wal-receiver"])
+    for asset in ("config", "files", "models", "database"):
+        shell.run("backup", asset)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in staging_site.environment().items():
+            patch.setenv(name, value)
+        yield shell
+
+
+def rungs(record: dict) -> dict[str, str]:
+    return {rung["rung"]: rung["outcome"] for rung in record["rungs"]}
+
+
+def rows(site: Site, text: str) -> list[tuple]:
+    with psycopg.connect(site.dsn()) as connection:
+        return connection.execute(text).fetchall()
+
+
+def inodes(root: Path) -> dict[str, int]:
+    return {
+        str(path.relative_to(root)): path.stat().st_ino
+        for path in root.rglob("*")
+        if path.is_file()
+    }
+
+
+# --- scenario 1: the database ---------------------------------------------------------------
+
+
+def test_what_is_configured_can_be_reached(shell: Shell) -> None:
+    told = json.loads(shell.run("check", "--json").stdout)
+    assert told["good"], told
+    before = {path.name for path in shell.site.server.rglob("*")}
+    wrong = shell.run("check", "--json", ok=3, LIFEBOAT_VAULT_PASSWORD="wrong")
+    failed = [c["name"] for c in json.loads(wrong.stdout)["checks"] if c["status"] != "PASS"]
+    assert failed == ["vault-password"]
+    assert {path.name for path in shell.site.server.rglob("*")} - before <= {"cache"}
+
+
+def test_a_healthy_database_is_left_alone(shell: Shell) -> None:
+    done = shell.run("recover", "database", "--approve", PLATFORM, ok=3)
+    assert "Nothing was touched" in done.stderr
+
+
+@pytest.mark.parametrize("approve", [(), ("--approve", "another-platform")])
+def test_without_approval_nothing_is_touched(shell: Shell, approve: tuple[str, ...]) -> None:
+    done = shell.run("recover", "database", "--from", "local", *approve, ok=7)
+    assert "Nothing was touched" in done.stderr
+    assert rows(shell.site, "SELECT 1") == [(1,)]
+
+
+def test_a_dry_run_shows_the_plan_and_touches_nothing(shell: Shell) -> None:
+    before = sorted(path.name for path in (shell.site.server / "data").iterdir())
+    plan = json.loads(
+        shell.run("recover", "database", "--from", "s3", "--dry-run", "--json").stdout
+    )
+    assert plan["platform"] == PLATFORM
+    assert [point["asset"] for point in plan["points"]] == ["database"]
+    assert plan["expected_loss"]
+    assert sorted(path.name for path in (shell.site.server / "data").iterdir()) == before
+    assert rows(shell.site, "SELECT 1") == [(1,)]
+
+
+def test_a_killed_database_is_started_again(shell: Shell) -> None:
+    record = shell.write()
+    faults.break_site(shell.site, "kill-database")
+    assert shell.run("verify", "--json", ok=4)
+    told = shell.recover("database")
+    assert rungs(told) == {"restart": "done"}
+    shell.nothing_lost(record)
+
+
+def test_garbage_in_a_table_is_found_after_the_restart_and_the_hot_copy_takes_its_place(
+    shell: Shell,
+) -> None:
+    record = shell.write()
+    faults.break_site(shell.site, "overwrite-pages", seed=3)
+    told = shell.recover("database")
+    assert rungs(told) == {"restart": "failed", "hot": "done"}
+    [aside] = [moved["where"] for moved in told["moved_aside"]]
+    assert (Path(aside) / "PG_VERSION").exists(), "the damaged directory is kept"
+    shell.nothing_lost(record)
+
+
+@pytest.mark.parametrize("source", ["local", "s3"])
+def test_no_acknowledged_row_is_lost_with_the_data_directory(shell: Shell, source: str) -> None:
+    """The hot copy is gone since the last test, and not made again before the next backup."""
+    record = shell.write()
+    faults.break_site(shell.site, "destroy-data-directory")
+    told = shell.recover("database", "--from", source)
+    assert rungs(told)[source] == "done"
+    assert told["facts"]["wal"] == "synchronous"
+    shell.nothing_lost(record)
+    found = json.loads(shell.run("points", "--json").stdout)
+    [verified] = [p for p in found if p["id"] in told["points"]]
+    assert verified["verified_at"]
+
+
+def test_a_dropped_table_comes_back_from_before_it_was_dropped(shell: Shell) -> None:
+    shell.run("backup", "database")
+    kept = shell.write()
+    before = rows(shell.site, "SELECT count(*) FROM drawing_index")
+    moment = datetime.now(timezone.utc).isoformat()
+    time.sleep(0.2)
+    faults.break_site(shell.site, "drop-table")
+    told = shell.recover("database", "--to-time", moment)
+    assert rungs(told)["restart"] == "skipped"
+    assert rows(shell.site, "SELECT count(*) FROM drawing_index") >= before
+    shell.nothing_lost(kept)
+
+
+def test_after_a_set_back_the_next_recovery_follows_the_new_history(shell: Shell) -> None:
+    record = shell.write()
+    faults.break_site(shell.site, "destroy-data-directory")
+    shell.recover("database")
+    shell.nothing_lost(record)
+
+
+def test_a_moment_before_the_first_base_is_refused(shell: Shell) -> None:
+    words = ("recover", "database", "--to-time", "2020-01-01T00:00:00Z", "--approve", PLATFORM)
+    done = shell.run(*words, ok=3)
+    assert "first one was taken at" in done.stderr
+    shell.run("recover", "database", "--to-time", "yesterday", ok=2)
+
+
+def test_a_second_recovery_is_refused_while_one_runs(shell: Shell) -> None:
+    settings = load_settings(shell.site.settings_path)
+    with locks.recovery_lock(settings, run="recover-files-of-somebody"):
+        done = shell.run("recover", "models", "--approve", PLATFORM, ok=6)
+        assert "recover-files-of-somebody" in done.stderr
+        assert shell.run("backup", "files", ok=6)
+
+
+@pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("step", ["bring base", "stage recovery", "replay", "start services"])
+def test_an_interrupted_recovery_loses_nothing_and_the_next_one_ends_it(
+    shell: Shell, sig: signal.Signals, step: str
+) -> None:
+    record = shell.write(1.0)
+    faults.break_site(shell.site, "destroy-data-directory")
+    child = shell.start("recover", "database", "--from", "local", "--approve", PLATFORM)
+    assert child.stderr
+    for line in child.stderr:
+        if f"{step} ..." in line:
+            child.send_signal(sig)
+            break
+    child.communicate(timeout=60)
+    assert child.returncode == (130 if sig == signal.SIGINT else -9)
+    if not postgres_runs(shell):
+        done = shell.run("recover", "database", "--from", "local", "--approve", PLATFORM)
+        if sig == signal.SIGKILL:
+            assert "was interrupted" in done.stderr
+    else:
+        shell.run("recover", "database", "--from", "local", "--approve", PLATFORM)
+    shell.nothing_lost(record)
+
+
+def postgres_runs(shell: Shell) -> bool:
+    return any(s.name == "postgres" and s.pid for s in shell.site.status())
+
+
+def test_a_hole_in_the_wal_is_named_and_nothing_is_replaced(shell: Shell) -> None:
+    shell.run("backup", "database")
+    for _ in range(2):
+        with psycopg.connect(shell.site.dsn("postgres"), autocommit=True) as connection:
+            connection.execute("CREATE TABLE x AS SELECT 1; DROP TABLE x")
+            [(name,)] = connection.execute("SELECT pg_walfile_name(pg_switch_wal())").fetchall()
+    shell.run("wal", "ship")
+    local = shell.site.server / "backups/database/wal"
+    hole = sorted(path for path in local.glob("*/*/*") if path.name == name)
+    assert len(hole) == 1
+    system, timeline = hole[0].parent.parent.name, name[:8]
+    hole[0].unlink()
+    settings = load_settings(shell.site.settings_path)
+    from tasks import vault
+
+    key = f"database/wal/{system}/{timeline}/{name}.zst.age"
+    sealed = vault.bucket(settings).get(key)
+    vault.bucket(settings).delete([key])
+    with psycopg.connect(shell.site.dsn("postgres"), autocommit=True) as connection:
+        connection.execute("CREATE TABLE x AS SELECT 1; DROP TABLE x")
+        connection.execute("SELECT pg_switch_wal()")
+    faults.break_site(shell.site, "destroy-data-directory")
+    for aside in shell.site.database_directory.parent.glob("postgres.*"):
+        shutil.rmtree(aside)
+    done = shell.run("recover", "database", "--approve", PLATFORM, ok=5)
+    assert name in done.stderr
+    assert not shell.site.database_directory.exists(), "nothing half recovered is in place"
+    vault.bucket(settings).put(key, sealed)
+    shell.recover("database")
+
+
+# --- scenario 3: files ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("source", ["local", "s3"])
+def test_only_damaged_files_are_rewritten_and_each_is_named(shell: Shell, source: str) -> None:
+    shell.run("backup", "files")
+    before = inodes(shell.site.files)
+    whole = {name: (shell.site.files / name).read_bytes() for name in before}
+    done = faults.break_site(shell.site, "damage-files", seed=5)
+    told = shell.recover("files", "--from", source)
+    assert {name: (shell.site.files / name).read_bytes() for name in before} == whole
+    document = shell.site.server / "backups/records/runs" / told["id"] / "damage.json"
+    [damage] = json.loads(document.read_text())
+    found = {*damage["missing"], *damage["truncated"], *damage["altered"]}
+    assert found == set(done.names)
+    after = inodes(shell.site.files)
+    untouched = set(before) - found
+    assert {n: after[n] for n in untouched} == {n: before[n] for n in untouched}
+    [aside] = [Path(moved["where"]) for moved in told["moved_aside"]]
+    assert {*damage["truncated"], *damage["altered"]} == set(inodes(aside))
+
+
+def test_a_day_before_the_first_point_is_refused(shell: Shell) -> None:
+    words = ("recover", "files", "--date", "2020-01-01", "--approve", PLATFORM)
+    assert "first one was taken at" in shell.run(*words, ok=3).stderr
+    assert "there and whole" in shell.run("recover", "files", "--approve", PLATFORM, ok=3).stderr
+
+
+# --- scenario 4: models ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", ["delete-models", "corrupt-models"])
+def test_models_come_back_and_answer(shell: Shell, fault: str) -> None:
+    whole = {p.name: p.read_bytes() for p in shell.site.models.iterdir()}
+    faults.break_site(shell.site, fault)
+    shell.recover("models", "--from", "s3" if fault == "delete-models" else "local")
+    assert {p.name: p.read_bytes() for p in shell.site.models.iterdir()} == whole
+
+
+# --- scenario 2: the server; last, because it takes everything away --------------------------
+
+
+def test_the_server_comes_back_from_the_bucket_and_one_secret(shell: Shell, tmp_path: Path) -> None:
+    site = shell.site
+    record = shell.write()
+    for asset in ("files", "database", "config"):
+        shell.run("backup", asset)
+    shell.run("wal", "ship")
+    after = shell.write(1.0)
+    s3 = load_settings(site.settings_path).vault.s3
+    faults.break_site(site, "lose-server")
+    assert not site.server.exists()
+    where = ("--bucket", s3.bucket, "--endpoint", s3.endpoint, "--into", str(site.server))
+    no_config = {"LIFEBOAT_CONFIG": "/nonexistent"}
+
+    wrong = {"LIFEBOAT_VAULT_PASSWORD": "wrong"}
+    assert "password" in shell.run("recover", "server", *where, ok=3, **no_config, **wrong).stderr
+    elsewhere = ("--bucket", "no-such-bucket", *where[2:])
+    assert "no-such-bucket" in shell.run("recover", "server", *elsewhere, ok=3, **no_config).stderr
+    assert shell.run("recover", "server", *where, "--approve", "other", ok=3, **no_config)
+    assert not site.server.exists(), "a refusal leaves nothing behind"
+    full = ("--into", str(tmp_path))
+    (tmp_path / "somebody's").write_text("file")
+    refused = shell.run(
+        "recover", "server", *where[:4], *full, "--approve", PLATFORM, ok=3, **no_config
+    )
+    assert "not empty" in refused.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["somebody's"]
+
+    done = shell.run("recover", "server", *where, "--approve", PLATFORM, "--json", **no_config)
+    told = json.loads(done.stdout)
+    assert told["verdict"]["checks"]
+    assert {c["status"] for c in told["verdict"]["checks"]} == {"PASS"}
+    shell.nothing_lost(record)
+    found = shell.losses(after)
+    assert found.newest_acknowledged_at is not None
+    assert not (site.server / "backups/recovered-but-not-verified").exists()
+    assert (site.server / "app" / "cad_platform").is_dir()
+    shell.run("verify")
+    shell.run("backup", "files")
