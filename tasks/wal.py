@@ -70,7 +70,7 @@ class Shipper:
                 closed.append(path)
         with ThreadPoolExecutor(max_workers=_PARALLEL) as pool:
             list(pool.map(self._ship_closed, closed))
-        newest = max(partials, key=lambda path: path.stat().st_mtime, default=None)
+        newest = max(partials, key=_modified_at, default=None)
         shipped_partial = newest.name if newest and self._ship_partial(newest) else None
         return Shipment(segments=tuple(path.name for path in closed), partial=shipped_partial)
 
@@ -99,6 +99,14 @@ class Shipper:
         self._shipped.add(key)
         self._partial_lengths = {path.name: length}
         return True
+
+
+def _modified_at(path: Path) -> float:
+    """The receiver renames a `.partial` when its segment is full; then it is not the newest."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def object_key(path: Path) -> str:

@@ -6,6 +6,7 @@ WAL segment is `XLogLongPageHeaderData` in `src/include/access/xlog_internal.h`.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -71,8 +72,9 @@ def collect_segments(wal_directory: Path, system_identifier: str) -> dict[str, P
         if is_segment_name(name.removesuffix(PARTIAL)) or history_timeline(name) is not None:
             # Of two the later: a receiver that began anew may have got further.
             known = found.get(name)
-            if known is None or known.stat().st_mtime <= path.stat().st_mtime:
-                found[name] = path
+            with contextlib.suppress(FileNotFoundError):  # renamed: its segment is full
+                if known is None or known.stat().st_mtime <= path.stat().st_mtime:
+                    found[name] = path
     return found
 
 
