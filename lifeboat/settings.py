@@ -239,6 +239,13 @@ class Keep(_Section):
     files_seconds: float = Field(
         default=1800, gt=0, description="Between backups of the files; at most the RPO."
     )
+    database_seconds: float = Field(
+        default=21600, gt=0, description="Between base copies of the database."
+    )
+    models_seconds: float = Field(default=86400, gt=0, description="Between backups of the models.")
+    config_seconds: float = Field(
+        default=3600, gt=0, description="Between backups of the configuration."
+    )
 
 
 class Recovery(_Section):

@@ -20,7 +20,7 @@ from lifeboat.core.points import (
 )
 from lifeboat.settings import Settings
 from lifeboat.tools import filesystem, git, postgres
-from tasks import locks, vault
+from tasks import locks, progress, vault
 from tasks.orchestration import step
 from tasks.record import current_run
 
@@ -69,7 +69,12 @@ def copy_base(settings: Settings) -> BaseCopy:
     tables = postgres.row_counts(server)
     directory = hot / f"{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}{UNFINISHED}"
     directory.mkdir(parents=True, mode=0o700)
-    backup = postgres.base_backup(server, directory / "base", label=settings.platform)
+    backup = postgres.base_backup(
+        server,
+        directory / "base",
+        label=settings.platform,
+        on_progress=progress.of_lines("copying the database"),
+    )
     return BaseCopy(directory=directory, identity=identity, tables=tables, backup=backup)
 
 

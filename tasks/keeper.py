@@ -7,10 +7,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timezone
 
 from lifeboat.core.errors import LockBusy, PreconditionError, RecoveryError
+from lifeboat.core.points import Asset, Tier
 from lifeboat.settings import Settings
-from tasks import backup, locks, wal
+from tasks import backup, locks, vault, wal
 
 log = logging.getLogger("lifeboat")
 
@@ -19,8 +21,30 @@ _LOOK_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Job:
+    """Something to do again and again; `due_in_seconds` tells when it is due for the first time."""
+
     every_seconds: float
     act: Callable[[], object]
+    due_in_seconds: Callable[[], float] = lambda: 0.0
+
+
+def backup_job(
+    settings: Settings, asset: Asset, *, every_seconds: float, act: Callable[[], object]
+) -> Job:
+    """A backup that is due when the newest copy on this host is that old, or when there is none.
+
+    A recovery takes the hot copy of the database away, so that a base copy is due after it.
+    """
+
+    def due_in_seconds() -> float:
+        tier = Tier.HOT if asset is Asset.DATABASE else Tier.LOCAL
+        points = vault.list_points(settings, assets=(asset,), tiers=(tier,))
+        if not points:
+            return 0.0
+        age = (datetime.now(timezone.utc) - points[0].taken_at).total_seconds()
+        return max(0.0, every_seconds - age)
+
+    return Job(every_seconds, act, due_in_seconds)
 
 
 def keep(settings: Settings, jobs: Mapping[str, Job]) -> None:
@@ -43,6 +67,10 @@ def keep(settings: Settings, jobs: Mapping[str, Job]) -> None:
 
 
 def _repeat(settings: Settings, name: str, job: Job) -> None:
+    try:
+        time.sleep(job.due_in_seconds())
+    except RecoveryError as error:
+        log.warning("Looking when %s is due: %s It is done now.", name, error)
     while True:
         began = time.monotonic()
         try:

@@ -23,6 +23,7 @@ from lifeboat.core.errors import (
     TransientError,
     VerificationFailed,
 )
+from lifeboat.core.plan import RecoveryPlan
 from lifeboat.core.timeline import Outcome, Phase, StepRecord
 from tasks.record import current_run
 
@@ -55,9 +56,24 @@ def procedure(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
         import prefect
 
         # Results hold settings and verdicts and are kept in Lifeboat's own records.
-        return prefect.flow(function, name=name, persist_result=False)
+        return prefect.flow(_naming_dry_runs(function), name=name, persist_result=False)
 
     return decorate
+
+
+def _naming_dry_runs(function: Callable[P, R]) -> Callable[P, R]:
+    """Let a run that only made a plan end in the state `DryRun`: green means recovered."""
+
+    @functools.wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> Any:
+        result = function(*args, **kwargs)
+        if not isinstance(result, RecoveryPlan):
+            return result
+        from prefect.states import Completed
+
+        return Completed(name="DryRun", message="Nothing was touched.", data=result)
+
+    return run
 
 
 class Step(Generic[P, R]):

@@ -17,7 +17,7 @@ from lifeboat.core.points import Asset, Facts, RecoveryPoint, Tier, choose_point
 from lifeboat.core.timeline import Phase
 from lifeboat.settings import Settings
 from lifeboat.tools import filesystem
-from tasks import vault
+from tasks import progress, vault
 from tasks.orchestration import side_by_side, step
 from tasks.record import current_run
 from tasks.trees import directories_of
@@ -178,6 +178,7 @@ def rewrite_damaged(settings: Settings, source: Source, damages: tuple[Damage, .
             target=Path(damage.path),
             overwrite="always",
             include=damage.names,
+            on_progress=progress.of_restic(f"{damage.directory} from {source.tier}"),
         )
         done = {*summary.restored, *summary.updated}
         left = [name for name in damage.names if name not in done]
@@ -206,7 +207,11 @@ def restore_directories(settings: Settings, source: Source) -> None:
             doing=f"Restoring {source.point.asset}",
         )
         store.restore(
-            source.snapshot, subfolder=source.path_of(name), target=path, overwrite="always"
+            source.snapshot,
+            subfolder=source.path_of(name),
+            target=path,
+            overwrite="always",
+            on_progress=progress.of_restic(f"{name} from {source.tier}"),
         )
         filesystem.sync_tree(path if path.is_dir() else path.parent)
 

@@ -21,7 +21,7 @@ from lifeboat.core.timeline import Phase
 from lifeboat.core.wal import format_lsn
 from lifeboat.settings import Settings
 from lifeboat.tools import filesystem, postgres
-from tasks import services, vault, wal, wal_replay
+from tasks import progress, services, vault, wal, wal_replay
 from tasks.database import connection
 from tasks.orchestration import step
 from tasks.record import current_run
@@ -105,6 +105,7 @@ def bring_base(settings: Settings, point: RecoveryPoint, tier: Tier) -> Incoming
             target=incoming,
             overwrite="always",
             timeout_seconds=_time_box(settings, tier),
+            on_progress=progress.of_restic(f"database from {tier}"),
         )
         postgres.verify_backup(incoming, settings.database.bin_directory)
         filesystem.sync_tree(incoming)

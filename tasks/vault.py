@@ -28,6 +28,7 @@ from lifeboat.core.points import (
 )
 from lifeboat.settings import Settings, find_restic, secret_of_environment
 from lifeboat.tools import filesystem, restic, s3, seal
+from tasks import progress
 from tasks.orchestration import side_by_side, step
 from tasks.record import Run
 
@@ -291,6 +292,7 @@ def store_snapshot(
     summary = repository(settings, facts.asset, tier).backup(
         paths,
         tags={"asset": str(facts.asset), "point": facts.point, "platform": facts.platform},
+        on_progress=progress.of_restic(f"{facts.asset} to {tier}"),
     )
     log.info(
         "%s in %s: %d files, %d new bytes, %.1f s",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import Annotated
 
@@ -19,7 +20,7 @@ from lifeboat.cli.common import (
     choose_orchestrator,
 )
 from lifeboat.core.plan import age_in_words
-from lifeboat.core.points import Asset, RecoveryPoint
+from lifeboat.core.points import Asset, Facts, RecoveryPoint
 
 
 @app.command()
@@ -50,10 +51,13 @@ def backup(
     choose_orchestrator(without_prefect=without_prefect, with_prefect=with_prefect)
     from lifeboat.core.requests import Backup
 
-    # One at a time: each import of a flow costs start-up time.
-    flow = getattr(importlib.import_module(f"flows.backup_{asset}"), f"backup_{asset}")
-    facts = flow(Backup(config=str(config or "")))
+    facts = backup_flow(asset)(Backup(config=str(config or "")))
     typer.echo(facts.model_dump_json(indent=2) if as_json else facts.point)
+
+
+def backup_flow(asset: Asset) -> Callable[..., Facts]:
+    """The flow that backs an asset up, imported alone: each import costs start-up time."""
+    return getattr(importlib.import_module(f"flows.backup_{asset}"), f"backup_{asset}")
 
 
 @app.command()

@@ -125,6 +125,20 @@ def _prefect_answers(url: str) -> bool:
         return False
 
 
+def checked(model, **values):
+    """Make a request of what was typed; what does not fit is wrong use, said in one line."""
+    from pydantic import ValidationError
+
+    try:
+        return model(**values)
+    except ValidationError as error:
+        told = "; ".join(
+            f"--{'-'.join(map(str, e['loc'])).replace('_', '-')}: {e['msg']}"
+            for e in error.errors(include_url=False)
+        )
+        raise typer.BadParameter(told) from error
+
+
 def approval_of(approve: str, platform: str) -> Approval:
     """What `--approve NAME` means. Raises NotApproved for another platform's name."""
     if not approve:

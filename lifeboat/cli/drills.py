@@ -14,6 +14,7 @@ from lifeboat.cli.common import (
     WithoutPrefect,
     WithPrefect,
     app,
+    checked,
     choose_orchestrator,
 )
 
@@ -53,12 +54,11 @@ def drill(
     """
     choose_orchestrator(without_prefect=without_prefect, with_prefect=with_prefect)
     from flows.drill import drill as flow
-    from lifeboat.cli.recoveries import _checked
     from lifeboat.core.requests import Drill
     from lifeboat.tools import report
 
     chosen = {"scenarios": scenario} if scenario else {}
-    request = _checked(
+    request = checked(
         Drill,
         root=str(root),
         reports=str(reports),

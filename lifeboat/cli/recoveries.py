@@ -18,6 +18,7 @@ from lifeboat.cli.common import (
     WithPrefect,
     app,
     approval_of,
+    checked,
     choose_orchestrator,
     show_result,
 )
@@ -58,7 +59,7 @@ def database(
     from flows.recover_database import recover_database
     from lifeboat.core.requests import RecoverDatabase
 
-    request = _checked(
+    request = checked(
         RecoverDatabase,
         config=str(config or ""),
         to_time=to_time,
@@ -87,7 +88,7 @@ def files(
     from flows.recover_files import recover_files
     from lifeboat.core.requests import RecoverFiles
 
-    request = _checked(
+    request = checked(
         RecoverFiles,
         config=str(config or ""),
         date=_date(date, latest),
@@ -115,7 +116,7 @@ def models(
     from flows.recover_models import recover_models
     from lifeboat.core.requests import RecoverModels
 
-    request = _checked(
+    request = checked(
         RecoverModels,
         config=str(config or ""),
         date=_date(date, latest),
@@ -151,7 +152,7 @@ def server(
     from flows.recover_server import recover_server
     from lifeboat.core.requests import RecoverServer
 
-    request = _checked(
+    request = checked(
         RecoverServer,
         bucket=bucket,
         endpoint=endpoint,
@@ -227,20 +228,6 @@ def _print_checks(sections, verdict: Verdict) -> None:
     console = Console()
     console.print(table)
     console.print(f"{verdict.passed} of {verdict.total} passed")
-
-
-def _checked(model, **values):
-    """Make a request of what was typed; what does not fit is wrong use, said in one line."""
-    from pydantic import ValidationError
-
-    try:
-        return model(**values)
-    except ValidationError as error:
-        told = "; ".join(
-            f"--{'-'.join(map(str, e['loc'])).replace('_', '-')}: {e['msg']}"
-            for e in error.errors(include_url=False)
-        )
-        raise typer.BadParameter(told) from error
 
 
 def _approval(approve: str, config: Path | None) -> str:

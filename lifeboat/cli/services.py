@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 
 import typer
 
 from lifeboat.cli.common import ConfigOption, app, choose_orchestrator
+from lifeboat.core.points import Asset
 
 log = logging.getLogger("lifeboat")
 
@@ -52,18 +54,28 @@ def asynchronous(config: ConfigOption = None) -> None:
 
 @app.command()
 def keep(config: ConfigOption = None) -> None:
-    """Ship WAL and back files up again and again, without Prefect. Run it as a service."""
+    """Ship WAL and make every backup when it is due, without Prefect. Run it as a service."""
     choose_orchestrator(without_prefect=True, with_prefect=False)
-    from flows.backup_files import backup_files
+    from lifeboat.cli.backups import backup_flow
     from lifeboat.core.requests import Backup
     from lifeboat.settings import load_settings
     from tasks import keeper
 
     settings = load_settings(config)
     request = Backup(config=str(settings.file))
-    keeper.keep(
-        settings,
-        {
-            "files": keeper.Job(settings.keep.files_seconds, lambda: backup_files(request)),
-        },
-    )
+    often = {
+        Asset.DATABASE: settings.keep.database_seconds,
+        Asset.FILES: settings.keep.files_seconds,
+        Asset.MODELS: settings.keep.models_seconds,
+        Asset.CONFIG: settings.keep.config_seconds,
+    }
+    jobs = {
+        str(asset): keeper.backup_job(
+            settings,
+            asset,
+            every_seconds=seconds,
+            act=functools.partial(backup_flow(asset), request),
+        )
+        for asset, seconds in often.items()
+    }
+    keeper.keep(settings, jobs)

@@ -15,7 +15,8 @@ from lifeboat.core.errors import CommandFailed, PermanentError, PreconditionErro
 from lifeboat.tools.stacks import ProcessStack, ServiceState
 
 PROGRAMS = {
-    "good": "import time; print('good is up', flush=True); time.sleep(600)",
+    # It works for a moment first: CPU time is told in hundredths of a second.
+    "good": "import time; sum(range(5_000_000)); print('good is up', flush=True); time.sleep(600)",
     "parent": (
         "import subprocess, sys, time; "
         "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], "

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -325,6 +326,26 @@ def test_models_come_back_and_answer(shell: Shell, fault: str) -> None:
     faults.break_site(shell.site, fault)
     shell.recover("models", "--from", "s3" if fault == "delete-models" else "local")
     assert {p.name: p.read_bytes() for p in shell.site.models.iterdir()} == whole
+
+
+def test_the_same_recovery_runs_under_prefect(shell: Shell, tmp_path: Path) -> None:
+    """With a server of its own, on a home that never saw one."""
+    home = {"PREFECT_HOME": str(tmp_path), "PREFECT_API_URL": "http://127.0.0.1:9/api"}
+    faults.break_site(shell.site, "delete-models")
+    plain = shell.run("recover", "models", "--dry-run", "--json", **home)
+    assert "going on without it" in plain.stderr, "a dead server stops nothing"
+    del home["PREFECT_API_URL"]
+    words = ("recover", "models", "--with-prefect", "--json")
+    plan = json.loads(shell.run(*words, "--dry-run", **home).stdout)
+    assert plan["procedure"] == "recover-models"
+    told = json.loads(shell.run(*words, "--approve", PLATFORM, **home).stdout)
+    assert told["facts"]["orchestrator"] == "prefect"
+    with sqlite3.connect(tmp_path / "prefect.db") as database:
+        states = database.execute(
+            "SELECT f.name, r.state_name FROM flow_run r JOIN flow f ON f.id = r.flow_id"
+            " ORDER BY r.created"
+        ).fetchall()
+    assert states == [("recover-models", "DryRun"), ("recover-models", "Completed")]
 
 
 # --- scenario 2: the server; last, because it takes everything away --------------------------

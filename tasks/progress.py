@@ -1,0 +1,45 @@
+"""How far a long step is, told every few seconds: at 3 a.m. silence looks like a hang."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from lifeboat.tools import restic
+from lifeboat.tools.report import seconds_in_words
+
+log = logging.getLogger("lifeboat")
+
+T = TypeVar("T")
+
+EVERY_SECONDS = 5.0
+
+
+def of_restic(what: str) -> Callable[[restic.Progress], None]:
+    """Tell of a backup or restore; short ones are not worth a word."""
+
+    def tell(now: restic.Progress) -> None:
+        left = f", about {seconds_in_words(now.seconds_left)} left" if now.seconds_left else ""
+        done, total = now.bytes_done / 1e6, now.bytes_total / 1e6
+        log.info("%s: %.0f %% (%.0f of %.0f MB%s)", what, now.percent, done, total, left)
+
+    return _seldom(tell)
+
+
+def of_lines(what: str) -> Callable[[str], None]:
+    """Tell of a program that says by itself how far it is."""
+    return _seldom(lambda line: log.info("%s: %s", what, " ".join(line.split())))
+
+
+def _seldom(tell: Callable[[T], None]) -> Callable[[T], None]:
+    last = time.monotonic()
+
+    def told(value: T) -> None:
+        nonlocal last
+        if time.monotonic() - last >= EVERY_SECONDS:
+            last = time.monotonic()
+            tell(value)
+
+    return told
