@@ -250,6 +250,8 @@ def test_settings_survive_a_pickle(write) -> None:
 
 def test_restic_is_the_configured_one_or_that_of_the_set_up(write, tmp_path, monkeypatch) -> None:
     text = GOOD.replace("  local: backups", "  local: backups\n  restic_program: bin/restic")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/restic").touch()
     assert load_settings(write(text)).restic_program() == tmp_path / "bin/restic"
     program = tmp_path / ".lifeboat/tools/bin/restic"
     program.parent.mkdir(parents=True)
