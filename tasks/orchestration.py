@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextvars
 import functools
+import inspect
 import logging
 import sys
 import time
@@ -73,6 +74,10 @@ def _naming_dry_runs(function: Callable[P, R]) -> Callable[P, R]:
 
         return Completed(name="DryRun", message="Nothing was touched.", data=result)
 
+    # Prefect reads the types of the form from here, and can't resolve another module's names.
+    signature = inspect.signature(function, eval_str=True)
+    run.__signature__ = signature  # type: ignore[attr-defined]
+    run.__annotations__ = {name: p.annotation for name, p in signature.parameters.items()}
     return run
 
 
