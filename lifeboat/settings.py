@@ -248,6 +248,16 @@ class Keep(_Section):
     )
 
 
+class Retention(_Section):
+    """How long recovery points are kept; never fewer than `minimum`, nor without a verified one."""
+
+    local_days: float = Field(default=30, gt=0, description="Days in the local vault.")
+    s3_days: float = Field(default=90, gt=0, description="Days in S3.")
+    minimum: int = Field(
+        default=3, ge=1, description="How many of the newest points of each asset always stay."
+    )
+
+
 class Recovery(_Section):
     """The time box of each rung of the database's ladder; then the next one is tried."""
 
@@ -290,6 +300,7 @@ class Settings(_Section):
     config: Config = Field(description="The configuration.")
     vault: Vault = Field(description="Where backups are kept.")
     keep: Keep = Field(default=Keep(), description="How often the keeper works.")
+    retention: Retention = Field(default=Retention(), description="How long backups are kept.")
     recovery: Recovery = Field(default=Recovery(), description="Time boxes of a recovery.")
     checks: Checks = Field(default=Checks(), description="The eighteen checks of verify-recovery.")
 

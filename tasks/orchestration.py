@@ -24,7 +24,6 @@ from lifeboat.core.errors import (
     TransientError,
     VerificationFailed,
 )
-from lifeboat.core.plan import RecoveryPlan
 from lifeboat.core.timeline import Outcome, Phase, StepRecord
 from tasks.record import current_run
 
@@ -63,12 +62,12 @@ def procedure(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
 
 def _naming_dry_runs(function: Callable[P, R]) -> Callable[P, R]:
-    """Let a run that only made a plan end in the state `DryRun`: green means recovered."""
+    """Let a run that was asked for its plan only end in the state `DryRun`: green means done."""
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> Any:
         result = function(*args, **kwargs)
-        if not isinstance(result, RecoveryPlan):
+        if not any(getattr(value, "dry_run", False) for value in (*args, *kwargs.values())):
             return result
         from prefect.states import Completed
 

@@ -41,6 +41,7 @@ _S3_REPOSITORY = {
     Asset.CONFIG: "configs",
 }
 _WAL_KEY = "wal-key"
+_WAL_FROM = "wal_from"
 RESTIC_TIERS = (Tier.LOCAL, Tier.S3)
 
 
@@ -289,9 +290,13 @@ def store_snapshot(
 
     A backup that fails half way leaves no snapshot, so no point that could be chosen.
     """
+    tags = {"asset": str(facts.asset), "point": facts.point, "platform": facts.platform}
+    if facts.database:
+        # So that pruning WAL need not open every base.
+        tags[_WAL_FROM] = facts.database.start_lsn
     summary = repository(settings, facts.asset, tier).backup(
         paths,
-        tags={"asset": str(facts.asset), "point": facts.point, "platform": facts.platform},
+        tags=tags,
         on_progress=progress.of_restic(f"{facts.asset} to {tier}"),
     )
     log.info(
@@ -313,6 +318,26 @@ def store_in_both_tiers(settings: Settings, facts: Facts, paths: Collection[Path
             for tier in RESTIC_TIERS
         }
     )
+
+
+def wal_starts(settings: Settings, points: Iterable[RecoveryPoint], tier: Tier) -> dict[str, str]:
+    """Where the WAL of each base copy begins, by the name of the point."""
+    points = tuple(points)
+    tagged: dict[str, str] = {}
+    if tier is not Tier.HOT and points:
+        for snapshot in repository(settings, Asset.DATABASE, tier).snapshots():
+            if _WAL_FROM in snapshot.tags and "point" in snapshot.tags:
+                tagged[snapshot.tags["point"]] = snapshot.tags[_WAL_FROM]
+    starts = {}
+    for point in points:
+        start = tagged.get(point.id)
+        if start is None:
+            database = read_facts(settings, point, tier).database
+            if database is None:
+                raise PermanentError(f"Reading {point.id}: it holds no database.")
+            start = database.start_lsn
+        starts[point.id] = start
+    return starts
 
 
 # --- verification marks and records ---------------------------------------------------------

@@ -13,6 +13,7 @@ import typer
 from lifeboat import __version__
 from lifeboat.cli.common import (
     ConfigOption,
+    DryRun,
     JsonOption,
     WithoutPrefect,
     WithPrefect,
@@ -104,3 +105,46 @@ def _print_points(found: tuple[RecoveryPoint, ...]) -> None:
     Console().print(
         table if found else "There is no recovery point yet: `lifeboat backup database`."
     )
+
+
+@app.command()
+def prune(
+    config: ConfigOption = None,
+    dry_run: DryRun = False,
+    without_prefect: WithoutPrefect = False,
+    with_prefect: WithPrefect = False,
+) -> None:
+    """Remove the recovery points that the policy lets go; says of each one why."""
+    choose_orchestrator(without_prefect=without_prefect, with_prefect=with_prefect)
+    from flows.prune_backups import prune_backups
+    from lifeboat.core.requests import Prune
+
+    for pruning in prune_backups(Prune(config=str(config or ""), dry_run=dry_run)):
+        typer.echo(pruning.in_words())
+
+
+@app.command()
+def hold(
+    point: Annotated[str, typer.Argument(help="Name of a recovery point, from `lifeboat points`.")],
+    why: Annotated[str, typer.Option("--why", help="For whoever finds it years later.")],
+    config: ConfigOption = None,
+) -> None:
+    """Keep a recovery point, whatever its age, until it is released."""
+    choose_orchestrator(without_prefect=True, with_prefect=False)
+    from lifeboat.settings import load_settings
+    from tasks import retention
+
+    retention.hold(load_settings(config), point, why=why)
+
+
+@app.command()
+def release(
+    point: Annotated[str, typer.Argument(help="Name of a recovery point that is on hold.")],
+    config: ConfigOption = None,
+) -> None:
+    """Let retention decide on a held recovery point again."""
+    choose_orchestrator(without_prefect=True, with_prefect=False)
+    from lifeboat.settings import load_settings
+    from tasks import retention
+
+    retention.release(load_settings(config), point)

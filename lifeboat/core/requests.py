@@ -131,6 +131,14 @@ class Backup(_Request):
     """A backup of one asset into both tiers."""
 
 
+class Prune(_Request):
+    """Remove the recovery points that the policy lets go, and the WAL that no base needs."""
+
+    dry_run: bool = Field(
+        default=False, description="Say what would go and why; remove nothing, end as DryRun."
+    )
+
+
 Scenario = Literal["database", "files", "models", "server"]
 
 
@@ -173,6 +181,7 @@ __all__ = [
     "Approval",
     "Backup",
     "Drill",
+    "Prune",
     "RecoverDatabase",
     "RecoverFiles",
     "RecoverModels",

@@ -9,17 +9,18 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 
 from lifeboat.core.errors import LockBusy, PreconditionError, RecoveryError
-from lifeboat.core.points import Asset, Tier
+from lifeboat.core.points import Asset, DatabaseFacts, DirectoryFacts, Facts, Tier, point_id
 from lifeboat.settings import Settings, load_settings
 from lifeboat.tools import filesystem
 from staging.ports import choose_ports
 from staging.s3 import S3Server
-from tasks import backup, locks, repair, trees, vault
+from tasks import backup, locks, repair, retention, trees, vault
 
 pytestmark = [pytest.mark.system, pytest.mark.xdist_group("vault")]
 
@@ -71,7 +72,7 @@ def settings(s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> S
     place = restic if restic.exists() else "restic"
     yaml = tmp_path / "lifeboat.yaml"
     text = YAML.format(restic=place, endpoint=s3.endpoint, bucket=BUCKET)
-    prefix = secrets.token_hex(4)
+    prefix = f"test-{secrets.token_hex(4)}"  # all digits would be a number to YAML
     yaml.write_text(text.replace(f"bucket: {BUCKET}", f"bucket: {BUCKET}, prefix: {prefix}"))
     return load_settings(yaml)
 
@@ -315,3 +316,114 @@ def test_s3_that_goes_away_is_told_and_the_local_copy_counts(settings: Settings)
         back_up(cut_off, Asset.MODELS)
     [point] = vault.list_points(cut_off, assets=(Asset.MODELS,), tolerate_failures=True)
     assert point.tiers == (Tier.LOCAL,)
+
+
+# --- retention ------------------------------------------------------------------------------
+
+
+def a_point_of(settings: Settings, asset: Asset, *, days_old: float) -> str:
+    """A real snapshot in both tiers that says it is older than it is."""
+    vault.ensure_prepared(settings)
+    taken_at = datetime.now(timezone.utc) - timedelta(days=days_old)
+    facts = trees.gather_facts(settings, asset)
+    named = {"taken_at": taken_at, "point": point_id(asset, taken_at)}
+    trees.store_directories(settings, facts.model_copy(update=named))
+    return named["point"]
+
+
+def points_in(settings: Settings, tier: Tier) -> set[str]:
+    return {point.id for point in vault.list_points(settings, tiers=(tier,))}
+
+
+def test_prune_keeps_what_the_policy_holds_and_the_rest_can_still_be_restored(
+    settings: Settings,
+) -> None:
+    told = settings.retention.model_copy(update={"minimum": 2})
+    settings = settings.model_copy(update={"retention": told})
+    ages = (100, 95, 50, 40, 35, 2, 1)
+    by_age = {age: a_point_of(settings, Asset.MODELS, days_old=age) for age in ages}
+    vault.mark_verified(settings, [by_age[50]], by="a test")
+    retention.hold(settings, by_age[100], why="the audit of 2026")
+    assert retention.held_points(settings) == {by_age[100]: "the audit of 2026"}
+    everything = set(by_age.values())
+
+    prunings = retention.decide(settings)
+    assert points_in(settings, Tier.LOCAL) == points_in(settings, Tier.S3) == everything
+    text = "\n".join(pruning.in_words() for pruning in prunings)
+    assert f"keep   {by_age[100]}: on hold" in text
+    assert f"keep   {by_age[50]}: the newest verified one" in text
+    assert f"REMOVE {by_age[40]}: older than 30 days" in text
+
+    retention.remove(settings, prunings)
+    assert points_in(settings, Tier.LOCAL) == {by_age[age] for age in (100, 50, 2, 1)}
+    assert points_in(settings, Tier.S3) == everything - {by_age[95]}
+    for tier in (Tier.LOCAL, Tier.S3):
+        vault.repository(settings, Asset.MODELS, tier).check()
+    source = repair.choose_source(settings, Asset.MODELS, only_from=Tier.LOCAL)
+    assert repair.find_damage(settings, source)[0].names == ()
+
+    retention.release(settings, by_age[100])
+    retention.remove(settings, retention.decide(settings))
+    assert by_age[100] not in points_in(settings, Tier.S3)
+
+
+def test_wal_goes_only_from_before_the_oldest_kept_base(settings: Settings) -> None:
+    base = settings.directory / "base"
+    base.mkdir()
+    (base / "PG_VERSION").write_text("18")
+    now = datetime.now(timezone.utc)
+    for days_old, start in ((200, "0/2000028"), (1, "0/5000028")):
+        taken_at = now - timedelta(days=days_old)
+        facts = Facts(
+            point=point_id(Asset.DATABASE, taken_at),
+            asset=Asset.DATABASE,
+            platform=settings.platform,
+            host="x",
+            taken_at=taken_at,
+            database=DatabaseFacts(
+                system_identifier="77",
+                timeline=1,
+                start_lsn=start,
+                stop_lsn=start,
+                server_version="18",
+                wal_segment_bytes=16 << 20,
+                started_at=taken_at,
+                stopped_at=taken_at,
+                tables={},
+            ),
+            directories={"base": DirectoryFacts(path=str(base), files=1, bytes=2)},
+        )
+        note = settings.directory / "lifeboat.json"
+        note.write_text(facts.model_dump_json())
+        vault.prepare_vault(settings)
+        vault.store_in_both_tiers(settings, facts, [note, base])
+    one = settings.retention.model_copy(update={"minimum": 1})
+    settings = settings.model_copy(update={"retention": one})
+    local = vault.wal_directory(settings) / "77" / "00000001"
+    local.mkdir(parents=True)
+    names = [f"00000001000000000000000{n}" for n in range(3, 8)]
+    for name in names:
+        (local / name).write_bytes(b"wal")
+        vault.bucket(settings).put(f"database/wal/77/00000001/{name}.zst.age", b"sealed")
+    (local / "00000002.history").write_text("1\t0/7000000\tx\n")
+    retention.remove(settings, retention.decide(settings))
+    assert {path.name for path in local.iterdir()} == {*names[2:], "00000002.history"}
+    left = {item.key for item in vault.bucket(settings).list("database/wal/77/")}
+    assert left == {f"database/wal/77/00000001/{name}.zst.age" for name in names[2:]}
+
+
+def test_nothing_goes_while_a_recovery_runs_or_a_tier_is_unknown(settings: Settings) -> None:
+    a_point_of(settings, Asset.MODELS, days_old=400)
+    for days_old in (3, 2, 1):
+        a_point_of(settings, Asset.MODELS, days_old=days_old)
+    before = points_in(settings, Tier.LOCAL)
+    prunings = retention.decide(settings)
+    with locks.recovery_lock(settings, run="recover-models"), pytest.raises(LockBusy):
+        retention.remove(settings, prunings)
+    dead = settings.vault.s3.model_copy(update={"endpoint": "http://127.0.0.1:9"})
+    cut_off = settings.model_copy(update={"vault": settings.vault.model_copy(update={"s3": dead})})
+    with pytest.raises(RecoveryError):
+        retention.decide(cut_off)
+    assert points_in(settings, Tier.LOCAL) == before
+    with pytest.raises(PreconditionError, match="no such recovery point"):
+        retention.hold(settings, "models-20200101T000000Z", why="x")

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import logging
+
+from lifeboat.core.requests import Prune
+from lifeboat.settings import load_settings
+from tasks import backup, retention
+from tasks.orchestration import procedure
+from tasks.record import current_run
+
+log = logging.getLogger("lifeboat")
+
+
+@procedure("prune-backups")
+def prune_backups(request: Prune = Prune()) -> tuple[retention.Pruning, ...]:
+    """Remove recovery points that the policy lets go, and the WAL that no kept base needs.
+
+    1. Stand aside if a recovery is running.
+    2. Decide, with a reason for each point, and show it.
+    3. Remove points, asset by asset, each while no backup of it runs.
+    4. Remove WAL from before the oldest kept base.
+
+    What it changes: the vault. Never removed: the newest few points, the newest verified one, and
+    those on hold.
+    If it fails: run it again; what is half removed is not listed any more.
+    Evidence: the run's record, with `retention.txt`.
+    """
+    settings = load_settings(request.config or None)
+    with backup.backup_run(settings, "prune"):
+        prunings = retention.decide(settings)
+        told = "\n".join(pruning.in_words() for pruning in prunings)
+        current_run().keep("retention.txt", told)
+        log.info("Retention decides:\n%s", told)
+        if request.dry_run:
+            current_run().fact(dry_run=True)
+            return prunings
+        retention.remove(settings, prunings)
+    return prunings

@@ -1,0 +1,196 @@
+"""What the vault lets go: points behind the policy, and the WAL that no kept base needs."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from lifeboat.core import retention
+from lifeboat.core.errors import PreconditionError
+from lifeboat.core.points import Asset, RecoveryPoint, Tier
+from lifeboat.core.retention import Decision, Policy
+from lifeboat.settings import Settings
+from lifeboat.tools import filesystem
+from tasks import locks, vault
+from tasks.orchestration import side_by_side, step
+from tasks.record import current_run
+from tasks.wal import SEALED
+
+log = logging.getLogger("lifeboat")
+
+SEGMENT_BYTES = 16 << 20
+
+
+class Pruning(BaseModel):
+    """What will be kept and removed in one tier, each with its reason."""
+
+    model_config = ConfigDict(frozen=True)
+
+    tier: Tier
+    decisions: Mapping[Asset, tuple[Decision, ...]]
+    wal: tuple[str, ...]  # keys below the bucket's prefix, or paths below the local vault
+
+    def removed(self, asset: Asset) -> tuple[RecoveryPoint, ...]:
+        return tuple(d.point for d in self.decisions.get(asset, ()) if not d.keep)
+
+    def in_words(self) -> str:
+        lines = [f"{self.tier}:"]
+        for asset, decisions in self.decisions.items():
+            for decided in decisions:
+                what = "keep  " if decided.keep else "REMOVE"
+                lines.append(f"  {what} {decided.point.id}: {decided.reason}")
+            if not decisions:
+                lines.append(f"  no point of {asset}")
+        lines.append(f"  WAL: {len(self.wal)} segments that no kept base needs")
+        return "\n".join(lines)
+
+
+@step(retries=2)
+def decide(settings: Settings) -> tuple[Pruning, ...]:
+    """Decide for both tiers. Nothing is changed.
+
+    Raises if a tier can't be read: what is kept there is not known, so nothing may go.
+    """
+    held = held_points(settings).keys()
+    now = datetime.now(timezone.utc)
+    policies = {
+        Tier.LOCAL: Policy(days=settings.retention.local_days, minimum=settings.retention.minimum),
+        Tier.S3: Policy(days=settings.retention.s3_days, minimum=settings.retention.minimum),
+    }
+    found = {}
+    for tier, policy in policies.items():
+        # The marks of both tiers count: what was verified from S3 is verified.
+        points = vault.list_points(settings, tiers=(tier,))
+        found[tier] = {
+            asset: retention.decide(
+                (p for p in points if p.asset is asset), policy, now=now, held=held
+            )
+            for asset in Asset
+        }
+    wal = _wal_to_remove(settings, {tier: found[tier][Asset.DATABASE] for tier in found})
+    return tuple(
+        Pruning(tier=tier, decisions=decisions, wal=wal[tier]) for tier, decisions in found.items()
+    )
+
+
+def _wal_to_remove(
+    settings: Settings, decisions: Mapping[Tier, Iterable[Decision]]
+) -> dict[Tier, tuple[str, ...]]:
+    starts = {
+        tier: set(vault.wal_starts(settings, (d.point for d in decided if d.keep), tier).values())
+        for tier, decided in decisions.items()
+    }
+    hot = vault.list_points(settings, assets=(Asset.DATABASE,), tiers=(Tier.HOT,))
+    starts[Tier.LOCAL] |= set(vault.wal_starts(settings, hot, Tier.HOT).values())
+    remote = {
+        item.key.rpartition("/")[2].removesuffix(SEALED): item.key
+        for item in vault.bucket(settings).list("database/wal/")
+    }
+    root = vault.wal_directory(settings)
+    local = {path.name: str(path.relative_to(root)) for path in root.glob("*/*/*")}
+    unneeded = functools.partial(retention.wal_to_remove, segment_bytes=SEGMENT_BYTES)
+    not_in_s3_either = set(unneeded(local, kept_start_lsns=starts[Tier.S3]))
+    return {
+        # What the bucket has not got yet may be all that a base there lacks.
+        Tier.LOCAL: tuple(
+            local[name]
+            for name in unneeded(local, kept_start_lsns=starts[Tier.LOCAL])
+            if name in remote or name in not_in_s3_either
+        ),
+        Tier.S3: tuple(remote[name] for name in unneeded(remote, kept_start_lsns=starts[Tier.S3])),
+    }
+
+
+def remove(settings: Settings, prunings: Iterable[Pruning]) -> None:
+    """Remove what was decided, asset by asset, each while no backup of it runs."""
+    prunings = tuple(prunings)
+    for asset in Asset:
+        with locks.backup_lock(settings, asset, run="prune-backups"):
+            side_by_side(
+                {
+                    f"{asset} {p.tier}": functools.partial(remove_points, settings, asset, p)
+                    for p in prunings
+                    if p.removed(asset)
+                }
+            )
+    for pruning in prunings:
+        locks.stand_aside(settings, doing="Removing WAL")
+        remove_wal(settings, pruning)
+    current_run().fact(
+        points_removed=sum(len(p.removed(asset)) for p in prunings for asset in Asset),
+        wal_removed=sum(len(p.wal) for p in prunings),
+    )
+
+
+@step(retries=1)
+def remove_points(settings: Settings, asset: Asset, pruning: Pruning) -> None:
+    """Forget snapshots and give their space back."""
+    gone = pruning.removed(asset)
+    current_run().about_to(
+        "remove points", tier=str(pruning.tier), points=" ".join(point.id for point in gone)
+    )
+    store = vault.repository(settings, asset, pruning.tier)
+    store.forget([point.copies[pruning.tier] for point in gone])
+    store.prune()
+
+
+@step(retries=1)
+def remove_wal(settings: Settings, pruning: Pruning) -> None:
+    if pruning.tier is Tier.S3:
+        if pruning.wal:
+            vault.bucket(settings).delete(pruning.wal)
+        return
+    root = vault.wal_directory(settings)
+    for name in pruning.wal:
+        (root / name).unlink(missing_ok=True)
+
+
+# --- holds ----------------------------------------------------------------------------------
+
+
+def _holds_directory(settings: Settings) -> Path:
+    return vault.records_directory(settings) / "holds"
+
+
+def hold(settings: Settings, point_id: str, *, why: str) -> None:
+    """Keep a point until it is released. Raises PreconditionError if there is no such point."""
+    known = {point.id for point in vault.list_points(settings, tolerate_failures=True)}
+    if point_id not in known:
+        raise PreconditionError(
+            f"Holding {point_id}: there is no such recovery point.",
+            hint="`lifeboat points` lists them.",
+        )
+    text = json.dumps(
+        {"point": point_id, "why": why, "since": datetime.now(timezone.utc)}, default=str
+    )
+    path = _holds_directory(settings) / f"{point_id}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # In the bucket first: a hold that only this host knows would die with it.
+    vault.bucket(settings).put(f"records/holds/{path.name}", text.encode())
+    filesystem.atomic_write(path, text.encode())
+
+
+def release(settings: Settings, point_id: str) -> None:
+    """Let retention decide on a point again."""
+    if point_id not in held_points(settings):
+        raise PreconditionError(f"Releasing {point_id}: it is not on hold.")
+    vault.bucket(settings).delete([f"records/holds/{point_id}.json"])
+    (_holds_directory(settings) / f"{point_id}.json").unlink(missing_ok=True)
+
+
+def held_points(settings: Settings) -> dict[str, str]:
+    """Points on hold, and why: what this host or the bucket knows. Raises if one can't be read."""
+    held = {}
+    for item in vault.bucket(settings).list("records/holds/"):
+        told = json.loads(vault.bucket(settings).get(item.key))
+        held[told["point"]] = told["why"]
+    for path in _holds_directory(settings).glob("*.json"):
+        told = json.loads(path.read_text())
+        held.setdefault(told["point"], told["why"])
+    return held
