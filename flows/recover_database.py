@@ -22,6 +22,7 @@ def recover_database(request: RecoverDatabase = RecoverDatabase()) -> RunRecord 
     4. Protect the recovered database: slot and WAL receiver.
     5. Start the application.
     6. Verify the platform.
+    7. Start what was deferred, and let backups go on.
 
     What it changes: the data directory; the damaged one lies beside it, as `*.damaged-<run>`.
     If it fails: the reasons of every rung are told; nothing was removed; run it again.
@@ -43,5 +44,6 @@ def recover_database(request: RecoverDatabase = RecoverDatabase()) -> RunRecord 
         services.start_services(settings, services.application_services(settings))
         expected = recovery.expectations(settings, facts)
         recovery.prove_recovered(settings, expected)
+        services.start_services(settings, settings.stack.deferred_services)
         services.start_services(settings, settings.stack.backup_services)
     return run.record

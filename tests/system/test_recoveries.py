@@ -181,6 +181,7 @@ def test_garbage_in_a_table_is_found_after_the_restart_and_the_hot_copy_takes_it
     faults.break_site(shell.site, "overwrite-pages", seed=3)
     told = shell.recover("database")
     assert rungs(told) == {"restart": "failed", "hot": "done"}
+    assert {service.state for service in shell.site.status()} == {"running"}, "all of them again"
     [aside] = [moved["where"] for moved in told["moved_aside"]]
     assert (Path(aside) / "PG_VERSION").exists(), "the damaged directory is kept"
     shell.nothing_lost(record)
