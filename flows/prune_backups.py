@@ -26,7 +26,7 @@ def prune_backups(request: Prune = Prune()) -> tuple[retention.Pruning, ...]:
     Evidence: the run's record, with `retention.txt`.
     """
     settings = load_settings(request.config or None)
-    with backup.backup_run(settings, "prune"):
+    with backup.backup_run(settings, "prune", procedure="prune-backups"):
         prunings = retention.decide(settings)
         told = "\n".join(pruning.in_words() for pruning in prunings)
         current_run().keep("retention.txt", told)

@@ -19,5 +19,5 @@ def ship_wal(request: Backup = Backup()) -> wal.Shipment:
     Evidence: the run's record.
     """
     settings = load_settings(request.config or None)
-    with backup.backup_run(settings, "wal"):
+    with backup.backup_run(settings, "wal", procedure="ship-wal"):
         return wal.ship(settings)

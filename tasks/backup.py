@@ -15,14 +15,16 @@ UNPROVEN_NAME = "recovered-but-not-verified"
 
 
 @contextmanager
-def backup_run(settings: Settings, asset: Asset | str) -> Iterator[Run]:
-    """Hold one asset for a backup and record it.
+def backup_run(
+    settings: Settings, asset: Asset | str, *, procedure: str | None = None
+) -> Iterator[Run]:
+    """Hold one asset for a backup (or another procedure on the vault) and record it.
 
     Raises LockBusy if it is being backed up or the platform is being recovered, and
     PreconditionError on a host whose recovery was never verified: its database may be empty, and
     an empty one must not become the latest.
     """
-    procedure = f"backup-{asset}"
+    procedure = procedure or f"backup-{asset}"
     with locks.backup_lock(settings, asset, run=procedure):
         refuse_unproven(settings, doing=f"Starting {procedure}")
         with recorded(

@@ -51,6 +51,7 @@ class BaseCopy(BaseModel):
     directory: Path
     identity: postgres.Identity
     tables: dict[str, int]
+    sequences: dict[str, int]
     backup: postgres.BaseBackup
 
 
@@ -66,7 +67,7 @@ def copy_base(settings: Settings) -> BaseCopy:
     filesystem.require_free(
         hot, 2 * postgres.database_bytes(server), doing="Backing up the database"
     )
-    tables = postgres.row_counts(server)
+    tables, sequences = postgres.row_counts(server), postgres.sequences(server)
     directory = hot / f"{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}{UNFINISHED}"
     directory.mkdir(parents=True, mode=0o700)
     backup = postgres.base_backup(
@@ -75,7 +76,13 @@ def copy_base(settings: Settings) -> BaseCopy:
         label=settings.platform,
         on_progress=progress.of_lines("copying the database"),
     )
-    return BaseCopy(directory=directory, identity=identity, tables=tables, backup=backup)
+    return BaseCopy(
+        directory=directory,
+        identity=identity,
+        tables=tables,
+        sequences=sequences,
+        backup=backup,
+    )
 
 
 def _remove_unfinished(hot: Path) -> None:
@@ -112,6 +119,7 @@ def verify_copy(settings: Settings, copy: BaseCopy) -> Facts:
             started_at=copy.backup.started_at,
             stopped_at=copy.backup.stopped_at,
             tables=copy.tables,
+            sequences=copy.sequences,
         ),
         directories={"base": DirectoryFacts(path=str(base), files=files, bytes=size)},
     )

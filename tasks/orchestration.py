@@ -193,8 +193,10 @@ def _common_kind(errors: Iterable[BaseException]) -> type[RecoveryError]:
     return next((k for k in kinds if all(isinstance(e, k) for e in errors)), RecoveryError)
 
 
-def side_by_side(work: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
-    """Do independent things at the same time and give their results by name.
+def side_by_side(
+    work: Mapping[str, Callable[[], Any]], *, at_once: int | None = None
+) -> dict[str, Any]:
+    """Do independent things at the same time (all, or so many) and give their results by name.
 
     All are tried to the end; then the failures are raised together. One failure alone is raised
     as it is.
@@ -203,7 +205,7 @@ def side_by_side(work: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
         return {}
     results: dict[str, Any] = {}
     failures: dict[str, BaseException] = {}
-    with ThreadPoolExecutor(max_workers=len(work), thread_name_prefix="side") as pool:
+    with ThreadPoolExecutor(max_workers=at_once or len(work), thread_name_prefix="side") as pool:
         futures = {
             name: pool.submit(contextvars.copy_context().run, act) for name, act in work.items()
         }

@@ -343,12 +343,18 @@ def wal_starts(settings: Settings, points: Iterable[RecoveryPoint], tier: Tier) 
 # --- verification marks and records ---------------------------------------------------------
 
 
-def mark_verified(settings: Settings, point_ids: Iterable[str], *, by: str) -> None:
-    """Remember, in both tiers, that a recovery from these points was started and questioned."""
+def mark_verified(
+    settings: Settings, point_ids: Iterable[str], *, by: str, **measured: float
+) -> None:
+    """Remember, in both tiers, that a recovery from these points was started and questioned.
+
+    `measured` is kept with the mark: how many bytes were restored, and in how many seconds.
+    """
     now = datetime.now(timezone.utc)
     for point in point_ids:
         name = f"verified/{point}.json"
-        text = json.dumps({"point": point, "verified_at": now.isoformat(), "by": by}).encode()
+        told = {"point": point, "verified_at": now.isoformat(), "by": by, **measured}
+        text = json.dumps(told).encode()
         path = records_directory(settings) / name
         path.parent.mkdir(parents=True, exist_ok=True)
         filesystem.atomic_write(path, text)

@@ -94,7 +94,8 @@ class _Download:
         def one(name: str) -> tuple[str, Path]:
             path = self._scratch / name
             if not path.exists():
-                path.write_bytes(seal.unseal(store.get(self._remote[name].key), identity))
+                key = self._remote[name].key
+                path.write_bytes(seal.unseal(store.get(key), identity, doing=f"Opening {key}"))
             return name, path
 
         with ThreadPoolExecutor(max_workers=_PARALLEL) as pool:
@@ -111,17 +112,19 @@ def collect(
     base: Path,
     to_time: datetime | None,
     prefer: Tier,
+    bucket_alone: bool = False,
 ) -> CollectedWal:
     """Plan the replay from everything that is known and bring the segments to this host.
 
     `base` is the base copy, beside which downloads go. `prefer` says whose copy wins where both
-    tiers have a segment; the other one fills the holes. Raises PreconditionError, naming the first
-    missing segment, if the log has a hole.
+    tiers have a segment; the other one fills the holes, unless the bucket has to do alone, as it
+    will when this host is lost. Raises PreconditionError, naming the first missing segment, if the
+    log has a hole.
     """
     told = facts.database
     if told is None:
         raise PermanentError(f"Reading {facts.point}: it holds no database.")
-    sources = _look(settings, told, base, prefer)
+    sources = _look(settings, told, base, prefer, bucket_alone)
     scratch = base.with_name(f"{base.name}.wal")
     scratch.mkdir(parents=True, exist_ok=True)
     try:
@@ -137,7 +140,13 @@ def discard(collected: CollectedWal) -> None:
     shutil.rmtree(collected.scratch, ignore_errors=True)
 
 
-def _look(settings: Settings, told: DatabaseFacts, base: Path, prefer: Tier) -> _Sources:
+def _look(
+    settings: Settings, told: DatabaseFacts, base: Path, prefer: Tier, bucket_alone: bool
+) -> _Sources:
+    carried = postgres.salvage_segments(base, told.system_identifier, told.wal_segment_bytes)
+    if bucket_alone:
+        remote = _remote_objects(settings, told.system_identifier, needed=True)
+        return _Sources(local={}, remote=remote, salvaged={}, carried=carried, prefer=Tier.S3)
     local = postgres.collect_segments(vault.wal_directory(settings), told.system_identifier)
     salvaged: dict[str, Path] = {}
     data = settings.database.data_directory
@@ -148,7 +157,7 @@ def _look(settings: Settings, told: DatabaseFacts, base: Path, prefer: Tier) -> 
         local=local,
         remote=_remote_objects(settings, told.system_identifier, needed=not local),
         salvaged=salvaged,
-        carried=postgres.salvage_segments(base, told.system_identifier, told.wal_segment_bytes),
+        carried=carried,
         prefer=prefer,
     )
 

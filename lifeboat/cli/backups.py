@@ -18,7 +18,9 @@ from lifeboat.cli.common import (
     WithoutPrefect,
     WithPrefect,
     app,
+    checked,
     choose_orchestrator,
+    show_result,
 )
 from lifeboat.core.plan import age_in_words
 from lifeboat.core.points import Asset, Facts, RecoveryPoint
@@ -121,6 +123,37 @@ def prune(
 
     for pruning in prune_backups(Prune(config=str(config or ""), dry_run=dry_run)):
         typer.echo(pruning.in_words())
+
+
+@app.command("test-restore")
+def test_restore(
+    asset: Annotated[
+        list[Asset] | None, typer.Option("--asset", help="Only this asset; may be repeated.")
+    ] = None,
+    point: Annotated[
+        str, typer.Option("--point", help="This recovery point; default: the newest of each asset.")
+    ] = "",
+    sample: Annotated[
+        float, typer.Option("--sample", help="Percent of files and models to read; marks nothing.")
+    ] = 100,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    without_prefect: WithoutPrefect = False,
+    with_prefect: WithPrefect = False,
+) -> None:
+    """Prove recovery points: restore them from S3 on the side, start and question them."""
+    choose_orchestrator(without_prefect=without_prefect, with_prefect=with_prefect)
+    from flows.test_restore import test_restore
+    from lifeboat.core.requests import RestoreTest
+
+    request = checked(
+        RestoreTest,
+        config=str(config or ""),
+        assets=asset or list(Asset),
+        point=point,
+        sample_percent=sample,
+    )
+    show_result(test_restore(request), as_json=as_json)
 
 
 @app.command()

@@ -163,7 +163,9 @@ def show_result(result: RunRecord | RecoveryPlan, *, as_json: bool) -> None:
 
 def _show_record(record: RunRecord) -> None:
     phases = ", ".join(f"{p} {s:.1f} s" for p, s in phase_seconds(record.steps).items() if s)
-    typer.echo(f"{record.procedure}: recovered in {record.seconds:.1f} s ({phases})")
+    done = "recovered" if record.procedure.startswith("recover") else "done"
+    told = f" ({phases})" if phases else ""
+    typer.echo(f"{record.procedure}: {done} in {record.seconds:.1f} s{told}")
     for rung in record.rungs:
         typer.echo(f"  rung {rung.rung}: {rung.outcome} - {rung.reason}")
     for moved in record.moved_aside:

@@ -48,6 +48,9 @@ class DatabaseFacts(_Frozen):
     started_at: datetime
     stopped_at: datetime  # a point in time before this one can't be reached from this base
     tables: Mapping[str, int] = Field(description="rows per schema.table just before the backup")
+    sequences: Mapping[str, int] = Field(
+        default_factory=dict, description="newest number of each schema.sequence, likewise"
+    )
 
 
 class DirectoryFacts(_Frozen):

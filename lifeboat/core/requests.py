@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from lifeboat.core.ladder import Rung
-from lifeboat.core.points import Tier, end_of_day
+from lifeboat.core.points import Asset, Tier, end_of_day
 
 # The UI's date picker has five-minute steps, so a point in time is typed.
 TIME_PATTERN = r"^(|\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?(Z|[+-]\d{2}:?\d{2})?)$"
@@ -139,6 +139,24 @@ class Prune(_Request):
     )
 
 
+class RestoreTest(_Request):
+    """Prove recovery points by restoring them from S3 into a scratch place."""
+
+    assets: list[Asset] = Field(
+        default=list(Asset), min_length=1, description="The newest point of which assets."
+    )
+    point: str = Field(
+        default="", description="Name of the one point to test; empty: the newest of each asset."
+    )
+    sample_percent: float = Field(
+        default=100,
+        gt=0,
+        le=100,
+        description="For stores too large to restore each time: the share of files and models that "
+        "is read. Less than 100 proves the store, but marks no point verified.",
+    )
+
+
 Scenario = Literal["database", "files", "models", "server"]
 
 
@@ -186,6 +204,7 @@ __all__ = [
     "RecoverFiles",
     "RecoverModels",
     "RecoverServer",
+    "RestoreTest",
     "Scenario",
     "Source",
     "Verify",

@@ -36,14 +36,14 @@ def seal(data: bytes, recipient: str) -> bytes:
     return pyrage.encrypt(zstandard.ZstdCompressor(level=_LEVEL).compress(data), [key])
 
 
-def unseal(data: bytes, identity: str) -> bytes:
+def unseal(data: bytes, identity: str, *, doing: str = "Opening a sealed object") -> bytes:
     """Raise VerificationFailed if the object is damaged or was sealed to another key."""
     try:
         packed = pyrage.decrypt(data, [_identity(identity)])
         return zstandard.ZstdDecompressor().decompress(packed, max_output_size=_LARGEST_BYTES)
     except (pyrage.DecryptError, zstandard.ZstdError) as error:
         raise VerificationFailed(
-            f"Opening a sealed object of {len(data)} bytes: {error}.",
+            f"{doing} ({len(data)} bytes): {error}.",
             hint="It is damaged, cut short, or sealed to another platform's key.",
         ) from error
 

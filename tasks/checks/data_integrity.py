@@ -144,31 +144,11 @@ def _place(roots: list[Path], name: str) -> Path | None:
     return next((root / name for root in roots if (root / name).is_file()), None)
 
 
-_FOREIGN_KEYS = """
-SELECT c.conname, c.conrelid::regclass::text, c.confrelid::regclass::text,
-       array_agg(quote_ident(a.attname) ORDER BY k.place),
-       array_agg(quote_ident(b.attname) ORDER BY k.place)
-FROM pg_constraint c
-CROSS JOIN unnest(c.conkey, c.confkey) WITH ORDINALITY AS k(own, other, place)
-JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = k.own
-JOIN pg_attribute b ON b.attrelid = c.confrelid AND b.attnum = k.other
-WHERE c.contype = 'f' GROUP BY c.oid, c.conname, c.conrelid, c.confrelid
-"""
-
-
 def _references(context: Context) -> str:
     """Every foreign key, against the rows themselves: a damaged table breaks them unnoticed."""
-    seconds = context.settings.checks.full_read_seconds
-    keys = postgres.query(context.database, _FOREIGN_KEYS)
-    for name, child, parent, own, other in keys:
-        given = " AND ".join(f"c.{column} IS NOT NULL" for column in own)
-        same = " AND ".join(f"p.{b} = c.{a}" for a, b in zip(own, other, strict=True))
-        [(dangling,)] = postgres.query(
-            context.database,
-            f"SELECT count(*) FROM {child} c WHERE {given}"
-            f" AND NOT EXISTS (SELECT 1 FROM {parent} p WHERE {same})",
-            timeout_seconds=seconds,
-        )
-        if dangling:
-            raise Failed(f"foreign key {name}: {dangling} rows of {child} refer to no {parent}")
-    return f"{len(keys)} foreign keys hold"
+    found = postgres.check_references(
+        context.database, timeout_seconds=context.settings.checks.full_read_seconds
+    )
+    if found.dangling:
+        raise Failed("; ".join(found.dangling))
+    return f"{found.keys} foreign keys hold"

@@ -1,7 +1,7 @@
 """PostgreSQL: the server over its protocol, base copies by its own tools, and a cluster's files.
 
 `server` asks and tells a running server, `copies` makes and proves base copies, `cluster` reads and
-prepares what lies in a data directory.
+prepares what lies in a data directory, `scratch` starts a restored one on the side to question it.
 """
 
 from lifeboat.tools.postgres.cluster import (
@@ -23,11 +23,17 @@ from lifeboat.tools.postgres.copies import (
     tools_version,
     verify_backup,
 )
+from lifeboat.tools.postgres.scratch import (
+    check_everything,
+    end_orphan,
+    scratch_server,
+)
 from lifeboat.tools.postgres.server import (
     Connection,
     Identity,
     Receiver,
     answers,
+    check_references,
     database_bytes,
     drop_slot,
     ensure_slot,
@@ -37,6 +43,7 @@ from lifeboat.tools.postgres.server import (
     read_every_row,
     receiver_of,
     row_counts,
+    sequences,
     set_synchronous,
     slot_restart_lsn,
     wait_until_ready,
@@ -50,11 +57,14 @@ __all__ = [
     "Receiver",
     "answers",
     "base_backup",
+    "check_everything",
+    "check_references",
     "cluster_problems",
     "collect_segments",
     "database_bytes",
     "drop_slot",
     "end_of_wal",
+    "end_orphan",
     "ensure_slot",
     "finish_recovery",
     "identify",
@@ -68,6 +78,8 @@ __all__ = [
     "require_same_major",
     "row_counts",
     "salvage_segments",
+    "scratch_server",
+    "sequences",
     "set_synchronous",
     "slot_restart_lsn",
     "stage_recovery",

@@ -134,9 +134,13 @@ def answers(server: Connection) -> bool:
 
 
 def wait_until_ready(
-    server: Connection, *, timeout_seconds: float, why_not: Callable[[], str | None] | None = None
+    server: Connection,
+    *,
+    timeout_seconds: float,
+    why_not: Callable[[], str | None] | None = None,
+    read_only: bool = False,
 ) -> None:
-    """Return once the server has ended its recovery and takes writes.
+    """Return once the server has ended its recovery and takes writes, or reads if that is enough.
 
     `why_not` is asked meanwhile; when it gives a reason (its process is gone) waiting is over.
     Raises PermanentError then, and when the time is over.
@@ -145,7 +149,8 @@ def wait_until_ready(
     said = "it was never asked"
     while True:
         try:
-            if not query(server, "SELECT pg_is_in_recovery()", timeout_seconds=5)[0][0]:
+            [(replaying,)] = query(server, "SELECT pg_is_in_recovery()", timeout_seconds=5)
+            if read_only or not replaying:
                 return
             said = "it is still replaying the WAL"
         except TransientError as error:
@@ -221,6 +226,16 @@ def row_counts(server: Connection) -> dict[str, int]:
         raise _error_of(error, doing) from error
 
 
+def sequences(server: Connection) -> dict[str, int]:
+    """The newest number of every sequence that has given one, by `schema.sequence`."""
+    rows = query(
+        server,
+        "SELECT schemaname || '.' || sequencename, last_value FROM pg_sequences"
+        " WHERE last_value IS NOT NULL AND increment_by > 0 AND NOT cycle",
+    )
+    return dict(rows)
+
+
 def _scan_tables_only(connection: psycopg.Connection) -> None:
     """Let a count read the table itself: an index can be whole over a table that is damaged."""
     for kind in ("indexonlyscan", "indexscan", "bitmapscan"):
@@ -271,6 +286,44 @@ def _readings(connection: psycopg.Connection) -> Iterator[tuple[str, sql.Composa
     ).fetchall()
     for oid, name in indexes:
         yield f"index {name}", sql.SQL("SELECT bt_index_check({})").format(sql.Literal(oid))
+
+
+_FOREIGN_KEYS = """
+SELECT c.conname, c.conrelid::regclass::text, c.confrelid::regclass::text,
+       array_agg(quote_ident(a.attname) ORDER BY k.place),
+       array_agg(quote_ident(b.attname) ORDER BY k.place)
+FROM pg_constraint c
+CROSS JOIN unnest(c.conkey, c.confkey) WITH ORDINALITY AS k(own, other, place)
+JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = k.own
+JOIN pg_attribute b ON b.attrelid = c.confrelid AND b.attnum = k.other
+WHERE c.contype = 'f' GROUP BY c.oid, c.conname, c.conrelid, c.confrelid
+"""
+
+
+@dataclass(frozen=True)
+class References:
+    """How many foreign keys there are, and what is wrong with those that do not hold."""
+
+    keys: int
+    dangling: tuple[str, ...]
+
+
+def check_references(server: Connection, *, timeout_seconds: float) -> References:
+    """Check every foreign key against the rows: a damaged table breaks them unnoticed."""
+    keys = query(server, _FOREIGN_KEYS)
+    dangling = []
+    for name, child, parent, own, other in keys:
+        given = " AND ".join(f"c.{column} IS NOT NULL" for column in own)
+        same = " AND ".join(f"p.{b} = c.{a}" for a, b in zip(own, other, strict=True))
+        [(rows,)] = query(
+            server,
+            f"SELECT count(*) FROM {child} c WHERE {given}"
+            f" AND NOT EXISTS (SELECT 1 FROM {parent} p WHERE {same})",
+            timeout_seconds=timeout_seconds,
+        )
+        if rows:
+            dangling.append(f"foreign key {name}: {rows} rows of {child} refer to no {parent}")
+    return References(keys=len(keys), dangling=tuple(dangling))
 
 
 # --- the slot and the receiver --------------------------------------------------------------
