@@ -36,7 +36,7 @@ OFFENDERS = {
 }
 
 # settings reads the environment; process hands it on to the programs it starts.
-ENVIRONMENT_READERS = {"lifeboat/settings.py", "lifeboat/tools/process.py"}
+ENVIRONMENT_READERS = {"lifeboat/settings/environment.py", "lifeboat/tools/process.py"}
 
 
 def lint_imports(directory: Path) -> subprocess.CompletedProcess[str]:

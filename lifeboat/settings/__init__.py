@@ -1,0 +1,40 @@
+"""Settings: the only reader of lifeboat.yaml and of the environment.
+
+`load_settings` resolves paths and reports all mistakes together, each with its line and its dotted
+key. Secrets are looked up when they are needed and never held, so no repr, pickle or record of the
+settings has one.
+"""
+
+from lifeboat.settings.environment import (
+    CONFIG_VARIABLE,
+    DEFAULT_NAME,
+    SECRETS,
+    TOOLS,
+    default_config_path,
+    find_restic,
+    give_secrets,
+    prefect_api_url,
+    prepare_ephemeral_prefect,
+    secret_of_environment,
+)
+from lifeboat.settings.loading import load_settings
+from lifeboat.settings.model import S3, ComposeStackSettings, Keep, ProcessStackSettings, Settings
+
+__all__ = [
+    "CONFIG_VARIABLE",
+    "DEFAULT_NAME",
+    "S3",
+    "SECRETS",
+    "TOOLS",
+    "ComposeStackSettings",
+    "Keep",
+    "ProcessStackSettings",
+    "Settings",
+    "default_config_path",
+    "find_restic",
+    "give_secrets",
+    "load_settings",
+    "prefect_api_url",
+    "prepare_ephemeral_prefect",
+    "secret_of_environment",
+]

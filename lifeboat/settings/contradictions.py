@@ -1,0 +1,107 @@
+"""What contradicts itself across the sections of lifeboat.yaml."""
+
+from __future__ import annotations
+
+import difflib
+import typing
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from lifeboat.core.checklist import Checks
+from lifeboat.settings.model import Settings
+
+
+class Mistake(typing.NamedTuple):
+    """Something wrong at a key, e.g. `("stack", "deferred_services", 0)`."""
+
+    location: tuple[str | int, ...]
+    what: str
+
+
+def contradictions(settings: Settings) -> Iterator[Mistake]:
+    yield from _services_named_twice(settings)
+    yield from _unknown_services(settings)
+    yield from _names_used_twice(settings)
+    yield from _places_in_each_other(settings)
+    yield from _unknown_sessions(settings.checks)
+
+
+def _services_named_twice(settings: Settings) -> Iterator[Mistake]:
+    seen: dict[str, str] = {}
+    for key in ("critical_services", "deferred_services", "backup_services"):
+        for index, name in enumerate(getattr(settings.stack, key)):
+            if name in seen:
+                yield Mistake(("stack", key, index), f"service {name} is already in {seen[name]}")
+            seen[name] = key
+
+
+def _unknown_services(settings: Settings) -> Iterator[Mistake]:
+    critical = settings.stack.critical_services
+    if settings.database.service not in critical:
+        yield Mistake(
+            ("database", "service"),
+            f"{settings.database.service} is not among stack.critical_services"
+            + _close(settings.database.service, critical),
+        )
+    known = settings.stack.services
+    for section in ("files", "models"):
+        for index, name in enumerate(getattr(settings, section).services):
+            if name not in known:
+                yield Mistake(
+                    (section, "services", index),
+                    f"{name} is not among the services of `stack`" + _close(name, known),
+                )
+
+
+def _names_used_twice(settings: Settings) -> Iterator[Mistake]:
+    for name in settings.models.directories:
+        if name in settings.files.directories:
+            yield Mistake(
+                ("models", "directories", name), "files.directories has the same name already"
+            )
+    seen: set[str] = set()
+    for index, path in enumerate(settings.config.paths):
+        if path.name in seen:
+            yield Mistake(
+                ("config", "paths", index), f"another path here ends in {path.name} as well"
+            )
+        seen.add(path.name)
+
+
+def _places_in_each_other(settings: Settings) -> Iterator[Mistake]:
+    """A backup of the vault into itself; or data that two restores would both replace."""
+    vault = settings.vault.local
+    data: dict[tuple[str | int, ...], Path] = {
+        ("database", "data_directory"): settings.database.data_directory
+    }
+    for section in ("files", "models"):
+        for name, path in getattr(settings, section).directories.items():
+            data[(section, "directories", name)] = path
+    kept = {("config", "paths", i): path for i, path in enumerate(settings.config.paths)}
+    for location, path in (data | kept).items():
+        if path.is_relative_to(vault):
+            yield Mistake(location, f"{path} lies in the vault ({vault}); it would go with it")
+        elif vault.is_relative_to(path):
+            yield Mistake(location, f"the vault ({vault}) lies in {path}; it would back up itself")
+    places = list(data.items())
+    for position, (location, path) in enumerate(places):
+        for other, there in places[:position]:
+            if path.is_relative_to(there) or there.is_relative_to(path):
+                yield Mistake(
+                    location, f"{path} overlaps with {'.'.join(map(str, other))} ({there})"
+                )
+
+
+def _unknown_sessions(checks: Checks) -> Iterator[Mistake]:
+    for name in type(checks).model_fields:
+        wanted = getattr(getattr(checks, name), "session", "")
+        if wanted and wanted not in checks.sessions:
+            yield Mistake(
+                ("checks", name, "session"),
+                f"checks.sessions has no {wanted}" + _close(wanted, checks.sessions),
+            )
+
+
+def _close(name: str, known: Collection[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"; did you mean `{close[0]}`?" if close else ""

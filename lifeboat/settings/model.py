@@ -1,0 +1,329 @@
+"""All that lifeboat.yaml may say: one model for each section, each key with what it is for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo
+
+from lifeboat.core.checklist import PLACEHOLDER, Checks
+from lifeboat.core.errors import SettingsError
+from lifeboat.settings.environment import (
+    DEFAULT_NAME,
+    SECRETS,
+    find_restic,
+    optional_secret_of_environment,
+    read_secrets,
+)
+
+
+def _resolve(value: Path, info: ValidationInfo) -> Path:
+    """Below the directory of lifeboat.yaml; symbolic links stay, a restore must not follow them."""
+    value = value.expanduser()
+    if info.context and "directory" in info.context:
+        return Path(os.path.normpath(info.context["directory"] / value))
+    return value
+
+
+def _resolve_repository(value: str, info: ValidationInfo) -> str:
+    # `https://host/path` and `user@host:path` are git's; the rest are paths.
+    if ":" in value:
+        return value
+    return str(_resolve(Path(value), info))
+
+
+SitePath = Annotated[Path, AfterValidator(_resolve)]
+"""A path; a relative one is below the directory of lifeboat.yaml."""
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=63)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Objectives(_Section):
+    """What the plan promises."""
+
+    rto_seconds: float = Field(
+        default=14400, gt=0, description="Recovery Time Objective: the longest downtime."
+    )
+    rpo_seconds: float = Field(
+        default=3600, gt=0, description="Recovery Point Objective: the most that may be lost."
+    )
+
+
+class _Services(_Section):
+    critical_services: tuple[str, ...] = Field(
+        min_length=1,
+        description="Services without which the platform is down, in their order of starting.",
+    )
+    deferred_services: tuple[str, ...] = Field(
+        default=(), description="Services that are started after the platform has been verified."
+    )
+    backup_services: tuple[str, ...] = Field(
+        default=(),
+        description="Services that make backups (the WAL receiver, the keeper); a recovery starts "
+        "them last, so that they never back up what is not proven.",
+    )
+
+    @property
+    def services(self) -> tuple[str, ...]:
+        """All that are named here."""
+        return (*self.critical_services, *self.deferred_services, *self.backup_services)
+
+
+class ProcessStackSettings(_Services):
+    """Services as plain processes under supervisor."""
+
+    kind: Literal["process"] = Field(description="What runs the services: `process` or `compose`.")
+    supervisor_config: SitePath = Field(description="supervisor's configuration file.")
+
+
+class ComposeStackSettings(_Services):
+    """Services as containers of Docker Compose."""
+
+    kind: Literal["compose"] = Field(description="What runs the services: `process` or `compose`.")
+    compose_file: SitePath = Field(description="The Compose file, docker-compose.prod.yml.")
+    env_file: SitePath | None = Field(
+        default=None, description="Environment file that is given to `docker compose --env-file`."
+    )
+    project_name: Name | None = Field(
+        default=None, description="Name of the Compose project; default: Compose's own."
+    )
+
+
+StackSettings = Annotated[ProcessStackSettings | ComposeStackSettings, Field(discriminator="kind")]
+
+
+class Code(_Section):
+    """The platform's application code."""
+
+    repository: Annotated[str, AfterValidator(_resolve_repository)] = Field(
+        min_length=1, description="URL or path of the git repository."
+    )
+    branch: str = Field(default="production", min_length=1, description="Branch that is deployed.")
+    directory: SitePath = Field(description="Where the code is checked out.")
+
+
+class Database(_Section):
+    """The platform's PostgreSQL, and the role with REPLICATION that backs it up."""
+
+    service: str = Field(description="Name of the database's service in the stack.")
+    host: str = Field(default="127.0.0.1", min_length=1, description="Host of the server.")
+    port: int = Field(default=5432, ge=1, le=65535, description="Port of the server.")
+    name: str = Field(min_length=1, description="Name of the platform's database.")
+    user: str = Field(
+        default="lifeboat",
+        min_length=1,
+        description="Role with LOGIN, REPLICATION and pg_read_all_data; its password is "
+        "LIFEBOAT_DATABASE_PASSWORD.",
+    )
+    data_directory: SitePath = Field(description="The server's data directory on this host.")
+    bin_directory: SitePath | None = Field(
+        default=None,
+        description="Directory of PostgreSQL's programs (pg_basebackup, pg_verifybackup, ...), of "
+        "the server's major version; default: those on PATH.",
+    )
+    wal: Literal["synchronous", "asynchronous"] = Field(
+        default="asynchronous",
+        description="synchronous: a commit waits until the WAL receiver has it too, so that no "
+        "acknowledged row is lost, and stops while the receiver is down. asynchronous: it does not "
+        "wait, and milliseconds may be lost.",
+    )
+
+
+class Files(_Section):
+    """The file storage."""
+
+    directories: Mapping[Name, SitePath] = Field(
+        min_length=1, description="Protected directories, by a name of your choice."
+    )
+    services: tuple[str, ...] = Field(
+        default=(), description="Services that use the files; stopped while files are repaired."
+    )
+    manifest_query: str | None = Field(
+        default=None,
+        description="Query that gives path (below one of the directories), SHA-256 and bytes of "
+        "every file that the database refers to. Without it no file can be proven.",
+    )
+
+
+class Models(_Section):
+    """The AI models."""
+
+    directories: Mapping[Name, SitePath] = Field(
+        min_length=1, description="Protected directories, by a name of your choice."
+    )
+    services: tuple[str, ...] = Field(
+        default=(), description="Services that load the models; restarted when models are repaired."
+    )
+
+
+class Config(_Section):
+    """The configuration: all that a blank machine needs besides code and data."""
+
+    paths: tuple[SitePath, ...] = Field(
+        min_length=1,
+        description="Files and directories: lifeboat.yaml, environment files, certificates, "
+        "compose, nginx, monitoring.",
+    )
+
+
+class S3(_Section):
+    """The copy off this host."""
+
+    endpoint: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^\s/]+[^\s]*$",
+        description="URL of the S3 service; left out: Amazon's own.",
+    )
+    bucket: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", description="Name of the bucket."
+    )
+    region: str = Field(default="us-east-1", min_length=1, description="Region of the bucket.")
+    prefix: str = Field(
+        default="",
+        pattern=r"^[A-Za-z0-9._/-]*$",
+        description="The vault's place inside the bucket; empty: all of it.",
+    )
+
+
+class Vault(_Section):
+    """Where backups are kept: on this host and in S3."""
+
+    local: SitePath = Field(
+        description="Directory of the local vault (/backups in production). On the data "
+        "directory's file system, so that a base copy can be renamed into place."
+    )
+    s3: S3 = Field(description="The bucket.")
+    restic_program: SitePath | None = Field(
+        default=None,
+        description="restic; default: the one of `make setup`, or else the one on PATH.",
+    )
+
+
+class Keep(_Section):
+    """How often the keeper works, on a host without a Prefect server."""
+
+    wal_seconds: float = Field(default=60, gt=0, description="Between shipments of WAL to S3.")
+    files_seconds: float = Field(
+        default=1800, gt=0, description="Between backups of the files; at most the RPO."
+    )
+    database_seconds: float = Field(
+        default=21600, gt=0, description="Between base copies of the database."
+    )
+    models_seconds: float = Field(default=86400, gt=0, description="Between backups of the models.")
+    config_seconds: float = Field(
+        default=3600, gt=0, description="Between backups of the configuration."
+    )
+
+
+class Retention(_Section):
+    """How long recovery points are kept; never fewer than `minimum`, nor without a verified one."""
+
+    local_days: float = Field(default=30, gt=0, description="Days in the local vault.")
+    s3_days: float = Field(default=90, gt=0, description="Days in S3.")
+    minimum: int = Field(
+        default=3, ge=1, description="How many of the newest points of each asset always stay."
+    )
+
+
+class Recovery(_Section):
+    """The time box of each rung of the database's ladder; then the next one is tried."""
+
+    restart_seconds: float = Field(
+        default=120, gt=0, description="Restart the service and wait until it answers."
+    )
+    hot_seconds: float = Field(
+        default=900, gt=0, description="Rename the hot copy into place and replay the WAL."
+    )
+    local_seconds: float = Field(
+        default=3600, gt=0, description="Restore from the local vault and replay the WAL."
+    )
+    s3_seconds: float = Field(default=7200, gt=0, description="Restore from S3 and replay the WAL.")
+
+
+class Settings(_Section):
+    """All of lifeboat.yaml. Made by `load_settings`."""
+
+    platform: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9-]*$",
+        max_length=63,
+        description="Name of the platform; an operator types it to approve a recovery.",
+    )
+    environment: Literal["staging", "production"] = Field(
+        description="Drills break staging; they refuse to break production."
+    )
+    secrets_file: SitePath | None = Field(
+        default=None,
+        description="File of KEY=VALUE lines with the secrets, mode 0600. The process environment "
+        "wins over it.",
+    )
+    objectives: Objectives = Field(default=Objectives(), description="What the plan promises.")
+    stack: StackSettings = Field(description="What runs the services, and which there are.")
+    code: Code | None = Field(
+        default=None, description="The application's code; without it a lost server stays without."
+    )
+    database: Database = Field(description="The platform's PostgreSQL.")
+    files: Files = Field(description="The file storage.")
+    models: Models = Field(description="The AI models.")
+    config: Config = Field(description="The configuration.")
+    vault: Vault = Field(description="Where backups are kept.")
+    keep: Keep = Field(default=Keep(), description="How often the keeper works.")
+    retention: Retention = Field(default=Retention(), description="How long backups are kept.")
+    recovery: Recovery = Field(default=Recovery(), description="Time boxes of a recovery.")
+    checks: Checks = Field(default=Checks(), description="The eighteen checks of verify-recovery.")
+
+    _file: Path = PrivateAttr(default=Path(DEFAULT_NAME))
+
+    @property
+    def file(self) -> Path:
+        """The lifeboat.yaml that this was read from."""
+        return self._file
+
+    @property
+    def directory(self) -> Path:
+        """The directory of lifeboat.yaml, below which relative paths are."""
+        return self._file.parent
+
+    def secret(self, name: str) -> str:
+        """Give a secret: from the process environment, or else from `secrets_file`.
+
+        Raises SettingsError, saying where to set it, if it is in neither.
+        """
+        value = self.optional_secret(name)
+        if value is not None:
+            return value
+        where = "in the environment"
+        if self.secrets_file:
+            there = "" if self.secrets_file.exists() else " (which does not exist)"
+            where += f" or in {self.secrets_file}{there}"
+        what = f" ({SECRETS[name]})" if name in SECRETS else ""
+        raise SettingsError(
+            f"Reading the secret {name}{what}: it is not set.", hint=f"Set {name} {where}."
+        )
+
+    def optional_secret(self, name: str) -> str | None:
+        """Like `secret`, and None if it is not set. An empty value counts as not set."""
+        return (
+            optional_secret_of_environment(name)
+            or read_secrets(self.secrets_file).get(name)
+            or None
+        )
+
+    def fill(self, text: str) -> str:
+        """Replace each `${NAME}` by the secret of that name. Raises SettingsError as `secret`."""
+        return PLACEHOLDER.sub(lambda match: self.secret(match[1]), text)
+
+    def restic_program(self) -> Path:
+        """Give restic as configured, or the one of `make setup`, or else the one on PATH.
+
+        Raises SettingsError if it is nowhere.
+        """
+        if self.vault.restic_program and self.vault.restic_program.exists():
+            return self.vault.restic_program
+        return find_restic(self.directory)
