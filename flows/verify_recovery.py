@@ -3,7 +3,7 @@ from __future__ import annotations
 from lifeboat.core.checks import Verdict
 from lifeboat.core.requests import Verify
 from lifeboat.settings import load_settings
-from tasks import backup, locks, recovery, vault
+from tasks import backup, locks, places, recovery
 from tasks.orchestration import procedure
 from tasks.record import recorded
 
@@ -24,7 +24,7 @@ def verify_recovery(request: Verify = Verify()) -> Verdict:
     """
     settings = load_settings(request.config or None)
     with recorded(
-        "verify-recovery", platform=settings.platform, directory=vault.runs_directory(settings)
+        "verify-recovery", platform=settings.platform, directory=places.runs_directory(settings)
     ):
         expected = recovery.expectations(settings)
         with locks.no_backups(settings, run="verify-recovery"):

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from lifeboat.core.errors import PreconditionError
 from lifeboat.core.points import Asset
 from lifeboat.settings import Settings
-from tasks import locks, vault
+from tasks import locks, places, vault
 from tasks.record import Run, recorded
 
 UNPROVEN_NAME = "recovered-but-not-verified"
@@ -28,7 +28,7 @@ def backup_run(
     with locks.backup_lock(settings, asset, run=procedure):
         refuse_unproven(settings, doing=f"Starting {procedure}")
         with recorded(
-            procedure, platform=settings.platform, directory=vault.runs_directory(settings)
+            procedure, platform=settings.platform, directory=places.runs_directory(settings)
         ) as run:
             vault.ensure_prepared(settings)
             yield run

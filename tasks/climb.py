@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from datetime import datetime, timezone
+from datetime import datetime
 
 from lifeboat.core import ladder
 from lifeboat.core.errors import PermanentError, PreconditionError, RecoveryError
@@ -15,7 +15,7 @@ from lifeboat.core.points import Asset, Facts, RecoveryPoint, Tier, choose_point
 from lifeboat.core.requests import RecoverDatabase
 from lifeboat.core.timeline import Outcome, Phase, RungAttempt
 from lifeboat.settings import Settings
-from tasks import restore_database, services, vault
+from tasks import catalogue, clock, restore_database, services
 from tasks.orchestration import step
 from tasks.record import current_run
 
@@ -26,7 +26,7 @@ log = logging.getLogger("lifeboat")
 def choose_points(settings: Settings, request: RecoverDatabase) -> dict[Tier, RecoveryPoint]:
     """The newest fitting point in each tier. Raises PreconditionError if no tier has one."""
     wanted = (request.only_from,) if request.only_from is Tier.S3 else tuple(Tier)
-    points = vault.list_points(
+    points = catalogue.list_points(
         settings, assets=(Asset.DATABASE,), tiers=wanted, tolerate_failures=True
     )
     chosen: dict[Tier, RecoveryPoint] = {}
@@ -96,7 +96,7 @@ def plan_climb(
             f"{choice.rung}: {choice.reason}" + ("" if choice.use else " (passed over)")
             for choice in rungs
         ),
-        made_at=datetime.now(timezone.utc),
+        made_at=clock.now(),
     )
 
 

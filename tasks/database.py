@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import socket
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -20,7 +20,7 @@ from lifeboat.core.points import (
 )
 from lifeboat.settings import Settings
 from lifeboat.tools import filesystem, git, postgres
-from tasks import locks, progress, vault
+from tasks import clock, locks, places, progress, vault
 from tasks.orchestration import step
 from tasks.record import current_run
 
@@ -61,14 +61,14 @@ def copy_base(settings: Settings) -> BaseCopy:
     server = connection(settings)
     postgres.require_same_major(server)
     identity = postgres.identify(server)
-    hot = vault.hot_directory(settings)
+    hot = places.hot_directory(settings)
     _remove_unfinished(hot)
     # The repository in the local vault grows by at most the same again.
     filesystem.require_free(
         hot, 2 * postgres.database_bytes(server), doing="Backing up the database"
     )
     tables, sequences = postgres.row_counts(server), postgres.sequences(server)
-    directory = hot / f"{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}{UNFINISHED}"
+    directory = hot / f"{clock.now():%Y%m%dT%H%M%SZ}{UNFINISHED}"
     directory.mkdir(parents=True, mode=0o700)
     backup = postgres.base_backup(
         server,
@@ -142,7 +142,7 @@ def publish_hot_copy(settings: Settings, copy: BaseCopy, facts: Facts) -> Path:
     Stands aside from a recovery, which may be about to rename one of them into place.
     """
     locks.stand_aside(settings, doing="Publishing the hot copy")
-    hot = vault.hot_directory(settings)
+    hot = places.hot_directory(settings)
     place = hot / facts.point
     copy.directory.rename(place)
     filesystem.sync_directory(hot)

@@ -14,7 +14,7 @@ from lifeboat.core.points import Asset
 from lifeboat.core.timeline import Phase
 from lifeboat.settings import Settings
 from lifeboat.tools import filesystem, postgres
-from tasks import vault
+from tasks import places
 from tasks.database import connection
 from tasks.orchestration import step
 from tasks.record import current_run
@@ -57,7 +57,7 @@ def verify_integrity(settings: Settings, source: Source) -> None:
     bad = [item for item in referred_files(settings) if not _whole(roots, item)]
     if not bad:
         return
-    store = vault.repository(settings, Asset.FILES, source.tier)
+    store = places.repository(settings, Asset.FILES, source.tier)
     held = {
         entry.path
         for name in directories_of(settings, Asset.FILES)
@@ -99,7 +99,7 @@ def compare_digests(settings: Settings, source: Source) -> None:
 def remember_losses(settings: Settings, names: Iterable[str]) -> None:
     """Add files to the platform's list of known losses."""
     run = current_run()
-    path = vault.records_directory(settings) / LOSSES_NAME
+    path = places.records_directory(settings) / LOSSES_NAME
     path.parent.mkdir(parents=True, exist_ok=True)
     known = known_losses(settings)
     # Two drawings may share one file.
@@ -118,7 +118,7 @@ def remember_losses(settings: Settings, names: Iterable[str]) -> None:
 
 def known_losses(settings: Settings) -> frozenset[str]:
     """Files that an earlier recovery could not bring back and said so."""
-    path = vault.records_directory(settings) / LOSSES_NAME
+    path = places.records_directory(settings) / LOSSES_NAME
     if not path.exists():
         return frozenset()
     lines = path.read_text().splitlines()

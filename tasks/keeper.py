@@ -7,12 +7,11 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
 
 from lifeboat.core.errors import LockBusy, PreconditionError, RecoveryError
 from lifeboat.core.points import Asset, Tier
 from lifeboat.settings import Settings
-from tasks import backup, locks, vault, wal
+from tasks import backup, catalogue, clock, locks, wal
 
 log = logging.getLogger("lifeboat")
 
@@ -38,10 +37,10 @@ def backup_job(
 
     def due_in_seconds() -> float:
         tier = Tier.HOT if asset is Asset.DATABASE else Tier.LOCAL
-        points = vault.list_points(settings, assets=(asset,), tiers=(tier,))
+        points = catalogue.list_points(settings, assets=(asset,), tiers=(tier,))
         if not points:
             return 0.0
-        age = (datetime.now(timezone.utc) - points[0].taken_at).total_seconds()
+        age = (clock.now() - points[0].taken_at).total_seconds()
         return max(0.0, every_seconds - age)
 
     return Job(every_seconds, act, due_in_seconds)

@@ -12,7 +12,7 @@ from lifeboat.core.errors import PreconditionError, RecoveryError
 from lifeboat.core.points import Asset, Tier
 from lifeboat.settings import Settings
 from lifeboat.tools import filesystem, git, postgres
-from tasks import services, vault
+from tasks import places, services
 from tasks.database import SLOT, connection
 from tasks.orchestration import side_by_side
 from tasks.trees import directories_of
@@ -81,7 +81,7 @@ def _services(settings: Settings) -> str:
 
 
 def _restic(settings: Settings) -> str:
-    found = vault.repository(settings, Asset.FILES, Tier.LOCAL).version()
+    found = places.repository(settings, Asset.FILES, Tier.LOCAL).version()
     numbers = tuple(int(part) for part in str(found).split(".")[:2])
     if numbers < _RESTIC:
         raise PreconditionError(
@@ -185,7 +185,7 @@ def _existing(path: Path) -> Path:
 
 
 def _bucket(settings: Settings) -> str:
-    bucket = vault.bucket(settings)
+    bucket = places.bucket(settings)
     bucket.reachable()
     key, data = f"records/probe-{secrets.token_hex(8)}", secrets.token_bytes(64)
     bucket.put(key, data)
@@ -200,7 +200,7 @@ def _bucket(settings: Settings) -> str:
 def _vault_password(settings: Settings) -> str:
     opened = []
     for tier in (Tier.LOCAL, Tier.S3):
-        store = vault.repository(settings, Asset.CONFIG, tier)
+        store = places.repository(settings, Asset.CONFIG, tier)
         if not store.exists():
             raise PreconditionError(
                 f"Opening the vault: {store.location} is not there yet.",

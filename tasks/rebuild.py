@@ -9,7 +9,6 @@ import json
 import logging
 import tempfile
 from collections.abc import Mapping
-from datetime import datetime, timezone
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -21,7 +20,7 @@ from lifeboat.core.requests import RecoverServer
 from lifeboat.core.timeline import Phase
 from lifeboat.settings import S3, Settings, load_settings, secret_of_environment
 from lifeboat.tools import filesystem, git, postgres, restic, s3
-from tasks import backup, climb, integrity, repair, vault
+from tasks import backup, catalogue, climb, clock, integrity, places, repair, vault
 from tasks.orchestration import side_by_side, step
 from tasks.record import current_run
 from tasks.repair import Source
@@ -66,7 +65,7 @@ def read_vault(request: RecoverServer) -> Rebuild:
             hint="Nothing was touched. Look at --bucket, --prefix and --approve.",
         )
     postgres.tools_version(settings.database.bin_directory)
-    points = vault.list_points(
+    points = catalogue.list_points(
         settings, assets=(Asset.DATABASE, Asset.FILES, Asset.MODELS), tiers=(Tier.S3,)
     )
     newest = {
@@ -75,7 +74,7 @@ def read_vault(request: RecoverServer) -> Rebuild:
     }
     facts = side_by_side(
         {
-            str(asset): lambda point=newest[asset]: vault.read_facts(settings, point, Tier.S3)
+            str(asset): lambda point=newest[asset]: catalogue.read_facts(settings, point, Tier.S3)
             for asset in (Asset.FILES, Asset.MODELS)
         }
     )
@@ -103,7 +102,7 @@ def _settings_in_vault(request: RecoverServer) -> tuple[Settings, Source, Path]:
         prefix=request.prefix,
     )
     bucket.reachable()
-    store = vault.configuration_repository(bucket, region=request.region)
+    store = places.configuration_repository(bucket, region=request.region)
     snapshots = [s for s in store.snapshots(tags={"asset": "config"}) if "point" in s.tags]
     if not snapshots:
         raise PreconditionError(
@@ -112,8 +111,8 @@ def _settings_in_vault(request: RecoverServer) -> tuple[Settings, Source, Path]:
             "makes one.",
         )
     newest = max(snapshots, key=lambda snapshot: snapshot.taken_at)
-    facts = vault.parse_facts(
-        store.dump(newest.id, vault.facts_path(store, newest.id)), where=newest.tags["point"]
+    facts = catalogue.parse_facts(
+        store.dump(newest.id, catalogue.facts_path(store, newest.id)), where=newest.tags["point"]
     )
     told = facts.directories.get(_SETTINGS_NAME)
     if told is None:
@@ -169,7 +168,7 @@ def plan_rebuild(found: Rebuild, request: RecoverServer) -> RecoveryPlan:
             "verify the platform",
             f"start {', '.join(settings.stack.deferred_services) or 'nothing'} (deferred)",
         ),
-        made_at=datetime.now(timezone.utc),
+        made_at=clock.now(),
     )
 
 
@@ -192,7 +191,7 @@ def take_place(found: Rebuild) -> None:
     local = found.settings.vault.local
     local.mkdir(parents=True, exist_ok=True, mode=0o700)
     filesystem.atomic_write(local / backup.UNPROVEN_NAME, f"by {run.id}".encode())
-    run.keep_in(vault.runs_directory(found.settings))
+    run.keep_in(places.runs_directory(found.settings))
 
 
 @step(Phase.FETCH, retries=2)
@@ -211,7 +210,7 @@ def restore_code(found: Rebuild) -> None:
 def restore_configuration(found: Rebuild) -> None:
     """Put settings, environment files, certificates and service configuration in their places."""
     source = found.sources[Asset.CONFIG]
-    store = vault.repository(found.settings, Asset.CONFIG, Tier.S3)
+    store = places.repository(found.settings, Asset.CONFIG, Tier.S3)
     for told in source.facts.directories.values():
         target = found.new_place(told.path)
         target.parent.mkdir(parents=True, exist_ok=True)

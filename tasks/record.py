@@ -16,7 +16,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime, timezone
 from pathlib import Path
 
 from lifeboat.core.checks import Verdict
@@ -30,6 +29,7 @@ from lifeboat.core.timeline import (
     run_id,
 )
 from lifeboat.tools import filesystem
+from tasks import clock
 
 log = logging.getLogger("lifeboat")
 
@@ -41,7 +41,7 @@ class Run:
     """Collects what happens in one procedure. Safe to use from several threads."""
 
     def __init__(self, procedure: str, platform: str, directory: Path | None) -> None:
-        now = datetime.now(timezone.utc)
+        now = clock.now()
         self.id = run_id(procedure, now, secrets.token_hex(2))
         self.directory: Path | None = None
         self._guard = threading.Lock()

@@ -14,7 +14,7 @@ from lifeboat.core.points import Asset, Facts, Tier
 from lifeboat.core.requests import RecoverServer
 from lifeboat.core.timeline import Outcome, Phase
 from lifeboat.settings import Settings
-from tasks import locks, services, vault, verification
+from tasks import catalogue, locks, marks, places, services, vault, verification
 from tasks.orchestration import is_alone, step
 from tasks.record import Run, current_run, recorded, unfinished_runs
 
@@ -27,7 +27,7 @@ def recovery(settings: Settings, procedure: str) -> Iterator[Run]:
 
     Raises LockBusy, with nothing touched, if another recovery is running.
     """
-    directory = vault.runs_directory(settings)
+    directory = places.runs_directory(settings)
     with (
         locks.recovery_lock(settings, run=procedure),
         recorded(procedure, platform=settings.platform, directory=directory) as run,
@@ -63,7 +63,7 @@ def _note_circumstances(settings: Settings, run: Run) -> None:
 
 
 def _tell_of_interrupted_runs(settings: Settings) -> None:
-    for earlier in unfinished_runs(vault.runs_directory(settings)):
+    for earlier in unfinished_runs(places.runs_directory(settings)):
         if not earlier.procedure.startswith("recover"):
             continue
         log.warning(
@@ -89,9 +89,9 @@ def expectations(settings: Settings, base: Facts | None = None) -> dict[Asset, F
     `base` is the base copy that was restored; after a recovery to an earlier moment a newer one
     would ask for too much. Read from this host where it can be, and else from S3.
     """
-    here = vault.newest_facts(settings, tiers=(Tier.HOT, Tier.LOCAL))
+    here = catalogue.newest_facts(settings, tiers=(Tier.HOT, Tier.LOCAL))
     if any(asset not in here for asset in Asset):
-        here = vault.newest_facts(settings, tiers=(Tier.S3,)) | here
+        here = catalogue.newest_facts(settings, tiers=(Tier.S3,)) | here
     return here | ({Asset.DATABASE: base} if base else {})
 
 
@@ -113,7 +113,7 @@ def prove_recovered(settings: Settings, expected: Mapping[Asset, Facts]) -> Verd
             hint="The platform is up as far as it came; damaged data was kept aside (see above).",
         )
     run = current_run()
-    vault.mark_verified(settings, run.record.points, by=run.id)
+    marks.mark_verified(settings, run.record.points, by=run.id)
     return verdict
 
 

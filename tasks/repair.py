@@ -6,7 +6,7 @@ import functools
 import json
 import logging
 import shutil
-from datetime import datetime, timezone
+from datetime import datetime
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -17,7 +17,7 @@ from lifeboat.core.points import Asset, Facts, RecoveryPoint, Tier, choose_point
 from lifeboat.core.timeline import Phase
 from lifeboat.settings import Settings
 from lifeboat.tools import filesystem
-from tasks import progress, vault
+from tasks import catalogue, clock, places, progress
 from tasks.orchestration import side_by_side, step
 from tasks.record import current_run
 from tasks.trees import directories_of
@@ -81,13 +81,13 @@ def choose_source(
     not_after: datetime | None = None,
 ) -> Source:
     """Choose the newest fitting point and its cheapest tier. Raises PreconditionError if none."""
-    tiers = (only_from,) if only_from else vault.RESTIC_TIERS
-    points = vault.list_points(
+    tiers = (only_from,) if only_from else places.RESTIC_TIERS
+    points = catalogue.list_points(
         settings, assets=(asset,), tiers=tiers, tolerate_failures=only_from is None
     )
     point = choose_point(points, asset=asset, not_after=not_after, tiers=tiers)
     tier = point.tiers[0]
-    return Source(point=point, tier=tier, facts=vault.read_facts(settings, point, tier))
+    return Source(point=point, tier=tier, facts=catalogue.read_facts(settings, point, tier))
 
 
 @step(Phase.DECIDE)
@@ -96,7 +96,7 @@ def find_damage(settings: Settings, source: Source) -> tuple[Damage, ...]:
 
     Files newer than the point are not damage.
     """
-    store = vault.repository(settings, source.point.asset, source.tier)
+    store = places.repository(settings, source.point.asset, source.tier)
     damages = []
     for name, path in directories_of(settings, source.point.asset).items():
         found = store.find_damage(source.snapshot, subfolder=source.path_of(name), target=path)
@@ -140,7 +140,7 @@ def plan_repair(
             f"start {', '.join(services)}",
             "verify the platform",
         ),
-        made_at=datetime.now(timezone.utc),
+        made_at=clock.now(),
     )
 
 
@@ -167,7 +167,7 @@ def keep_damaged(damages: tuple[Damage, ...]) -> None:
 @step(Phase.RESTORE)
 def rewrite_damaged(settings: Settings, source: Source, damages: tuple[Damage, ...]) -> None:
     """Bring back only what is missing or damaged. Raises VerificationFailed if any is left out."""
-    store = vault.repository(settings, source.point.asset, source.tier)
+    store = places.repository(settings, source.point.asset, source.tier)
     rewritten: list[str] = []
     for damage in damages:
         if not damage.names:
@@ -197,7 +197,7 @@ def rewrite_damaged(settings: Settings, source: Source, damages: tuple[Damage, .
 @step(Phase.RESTORE, retries=2)
 def restore_directories(settings: Settings, source: Source) -> None:
     """Restore a whole asset. What is there already and equal is not written again."""
-    store = vault.repository(settings, source.point.asset, source.tier)
+    store = places.repository(settings, source.point.asset, source.tier)
 
     def restore(name: str, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)

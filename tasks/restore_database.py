@@ -21,7 +21,7 @@ from lifeboat.core.timeline import Phase
 from lifeboat.core.wal import format_lsn
 from lifeboat.settings import Settings
 from lifeboat.tools import filesystem, postgres
-from tasks import progress, services, vault, wal, wal_replay
+from tasks import catalogue, places, progress, services, wal, wal_replay
 from tasks.database import connection
 from tasks.orchestration import step
 from tasks.record import current_run
@@ -91,7 +91,7 @@ def bring_base(settings: Settings, point: RecoveryPoint, tier: Tier) -> Incoming
     data = settings.database.data_directory
     data.parent.mkdir(parents=True, exist_ok=True)
     incoming = data.with_name(f"{data.name}{INCOMING}{current_run().id}")
-    facts = vault.read_facts(settings, point, tier)
+    facts = catalogue.read_facts(settings, point, tier)
     if tier is Tier.HOT:
         base = Path(point.copies[tier]) / "base"
         postgres.verify_backup(base, settings.database.bin_directory)
@@ -99,7 +99,7 @@ def bring_base(settings: Settings, point: RecoveryPoint, tier: Tier) -> Incoming
     else:
         source = facts.directories["base"]
         filesystem.require_free(data.parent, source.bytes, doing=f"Restoring {point.id}")
-        vault.repository(settings, point.asset, tier).restore(
+        places.repository(settings, point.asset, tier).restore(
             point.copies[tier],
             subfolder=source.path,
             target=incoming,

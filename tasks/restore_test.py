@@ -21,7 +21,7 @@ from lifeboat.core.requests import RestoreTest
 from lifeboat.core.wal import format_lsn
 from lifeboat.settings import Settings, load_settings
 from lifeboat.tools import filesystem, postgres
-from tasks import progress, vault, wal_replay
+from tasks import catalogue, marks, places, progress, wal_replay
 from tasks.orchestration import step
 from tasks.record import current_run
 
@@ -56,7 +56,7 @@ def _remove(place: Path) -> None:
 @step(retries=1)
 def choose_points(settings: Settings, request: RestoreTest) -> tuple[RecoveryPoint, ...]:
     """The newest point in S3 of each asset that is asked for, or the one point that is named."""
-    points = vault.list_points(settings, tiers=(Tier.S3,))
+    points = catalogue.list_points(settings, tiers=(Tier.S3,))
     if request.point:
         named = tuple(point for point in points if point.id == request.point)
         if not named:
@@ -71,10 +71,10 @@ def choose_points(settings: Settings, request: RestoreTest) -> tuple[RecoveryPoi
 @step(retries=2)
 def restore(settings: Settings, point: RecoveryPoint, place: Path) -> Facts:
     """Restore a whole point from S3; every byte is compared with its digest on the way."""
-    facts = vault.read_facts(settings, point, Tier.S3)
+    facts = catalogue.read_facts(settings, point, Tier.S3)
     size = sum(directory.bytes for directory in facts.directories.values())
     filesystem.require_free(place, size, doing=f"Testing {point.id}")
-    store = vault.repository(settings, point.asset, Tier.S3)
+    store = places.repository(settings, point.asset, Tier.S3)
     began = time.monotonic()
     for name, directory in facts.directories.items():
         store.restore(
@@ -103,7 +103,7 @@ def read_sample(settings: Settings, point: RecoveryPoint, percent: float) -> Non
 
     Raises VerificationFailed if anything is wrong. The point does not become verified by it.
     """
-    vault.repository(settings, point.asset, Tier.S3).check(read_data_percent=percent)
+    places.repository(settings, point.asset, Tier.S3).check(read_data_percent=percent)
     current_run().fact(**{f"{point.asset}_sampled_percent": percent})
 
 
@@ -285,7 +285,7 @@ def mark_verified(settings: Settings, point: RecoveryPoint) -> None:
     run = current_run()
     run.uses_points(point.id)
     told = run.record.facts
-    vault.mark_verified(
+    marks.mark_verified(
         settings,
         [point.id],
         by=run.id,

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import functools
-import json
 import logging
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timezone
-from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
 from lifeboat.core import retention
 from lifeboat.core.errors import PreconditionError
+from lifeboat.core.marks import Hold, Kind
 from lifeboat.core.points import Asset, RecoveryPoint, Tier
 from lifeboat.core.retention import Decision, Policy
 from lifeboat.settings import Settings
-from lifeboat.tools import filesystem
-from tasks import locks, vault
+from tasks import catalogue, clock, locks, marks, places
 from tasks.orchestration import side_by_side, step
 from tasks.record import current_run
 from tasks.wal import SEALED
@@ -58,7 +55,7 @@ def decide(settings: Settings) -> tuple[Pruning, ...]:
     Raises if a tier can't be read: what is kept there is not known, so nothing may go.
     """
     held = held_points(settings).keys()
-    now = datetime.now(timezone.utc)
+    now = clock.now()
     policies = {
         Tier.LOCAL: Policy(days=settings.retention.local_days, minimum=settings.retention.minimum),
         Tier.S3: Policy(days=settings.retention.s3_days, minimum=settings.retention.minimum),
@@ -66,7 +63,7 @@ def decide(settings: Settings) -> tuple[Pruning, ...]:
     found = {}
     for tier, policy in policies.items():
         # The marks of both tiers count: what was verified from S3 is verified.
-        points = vault.list_points(settings, tiers=(tier,))
+        points = catalogue.list_points(settings, tiers=(tier,))
         found[tier] = {
             asset: retention.decide(
                 (p for p in points if p.asset is asset), policy, now=now, held=held
@@ -79,20 +76,24 @@ def decide(settings: Settings) -> tuple[Pruning, ...]:
     )
 
 
+def _starts(settings: Settings, points: Iterable[RecoveryPoint], tier: Tier) -> Iterable[str]:
+    return catalogue.wal_starts(settings, points, tier).values()
+
+
 def _wal_to_remove(
     settings: Settings, decisions: Mapping[Tier, Iterable[Decision]]
 ) -> dict[Tier, tuple[str, ...]]:
     starts = {
-        tier: set(vault.wal_starts(settings, (d.point for d in decided if d.keep), tier).values())
+        tier: set(_starts(settings, (d.point for d in decided if d.keep), tier))
         for tier, decided in decisions.items()
     }
-    hot = vault.list_points(settings, assets=(Asset.DATABASE,), tiers=(Tier.HOT,))
-    starts[Tier.LOCAL] |= set(vault.wal_starts(settings, hot, Tier.HOT).values())
+    hot = catalogue.list_points(settings, assets=(Asset.DATABASE,), tiers=(Tier.HOT,))
+    starts[Tier.LOCAL] |= set(_starts(settings, hot, Tier.HOT))
     remote = {
         item.key.rpartition("/")[2].removesuffix(SEALED): item.key
-        for item in vault.bucket(settings).list("database/wal/")
+        for item in places.bucket(settings).list("database/wal/")
     }
-    root = vault.wal_directory(settings)
+    root = places.wal_directory(settings)
     local = {path.name: str(path.relative_to(root)) for path in root.glob("*/*/*")}
     unneeded = functools.partial(retention.wal_to_remove, segment_bytes=SEGMENT_BYTES)
     not_in_s3_either = set(unneeded(local, kept_start_lsns=starts[Tier.S3]))
@@ -135,7 +136,7 @@ def remove_points(settings: Settings, asset: Asset, pruning: Pruning) -> None:
     current_run().about_to(
         "remove points", tier=str(pruning.tier), points=" ".join(point.id for point in gone)
     )
-    store = vault.repository(settings, asset, pruning.tier)
+    store = places.repository(settings, asset, pruning.tier)
     store.forget([point.copies[pruning.tier] for point in gone])
     store.prune()
 
@@ -144,9 +145,9 @@ def remove_points(settings: Settings, asset: Asset, pruning: Pruning) -> None:
 def remove_wal(settings: Settings, pruning: Pruning) -> None:
     if pruning.tier is Tier.S3:
         if pruning.wal:
-            vault.bucket(settings).delete(pruning.wal)
+            places.bucket(settings).delete(pruning.wal)
         return
-    root = vault.wal_directory(settings)
+    root = places.wal_directory(settings)
     for name in pruning.wal:
         (root / name).unlink(missing_ok=True)
 
@@ -154,43 +155,26 @@ def remove_wal(settings: Settings, pruning: Pruning) -> None:
 # --- holds ----------------------------------------------------------------------------------
 
 
-def _holds_directory(settings: Settings) -> Path:
-    return vault.records_directory(settings) / "holds"
-
-
 def hold(settings: Settings, point_id: str, *, why: str) -> None:
     """Keep a point until it is released. Raises PreconditionError if there is no such point."""
-    known = {point.id for point in vault.list_points(settings, tolerate_failures=True)}
+    known = {point.id for point in catalogue.list_points(settings, tolerate_failures=True)}
     if point_id not in known:
         raise PreconditionError(
             f"Holding {point_id}: there is no such recovery point.",
             hint="`lifeboat points` lists them.",
         )
-    text = json.dumps(
-        {"point": point_id, "why": why, "since": datetime.now(timezone.utc)}, default=str
-    )
-    path = _holds_directory(settings) / f"{point_id}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # In the bucket first: a hold that only this host knows would die with it.
-    vault.bucket(settings).put(f"records/holds/{path.name}", text.encode())
-    filesystem.atomic_write(path, text.encode())
+    mark = Hold(point=point_id, why=why, since=clock.now())
+    marks.put(settings, Kind.HOLDS, point_id, mark, bucket_first=True)
 
 
 def release(settings: Settings, point_id: str) -> None:
     """Let retention decide on a point again."""
     if point_id not in held_points(settings):
         raise PreconditionError(f"Releasing {point_id}: it is not on hold.")
-    vault.bucket(settings).delete([f"records/holds/{point_id}.json"])
-    (_holds_directory(settings) / f"{point_id}.json").unlink(missing_ok=True)
+    marks.remove(settings, Kind.HOLDS, point_id)
 
 
 def held_points(settings: Settings) -> dict[str, str]:
     """Points on hold, and why: what this host or the bucket knows. Raises if one can't be read."""
-    held = {}
-    for item in vault.bucket(settings).list("records/holds/"):
-        told = json.loads(vault.bucket(settings).get(item.key))
-        held[told["point"]] = told["why"]
-    for path in _holds_directory(settings).glob("*.json"):
-        told = json.loads(path.read_text())
-        held.setdefault(told["point"], told["why"])
-    return held
+    found = marks.read_all(settings, Kind.HOLDS)
+    return {name: mark.why for name, mark in found.items() if isinstance(mark, Hold)}

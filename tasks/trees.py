@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Mapping
-from datetime import datetime, timezone
 from pathlib import Path
 
 from lifeboat.core.errors import PreconditionError
 from lifeboat.core.points import FACTS_NAME, Asset, DirectoryFacts, Facts, point_id
 from lifeboat.settings import Settings
 from lifeboat.tools import filesystem, git
-from tasks import vault
+from tasks import clock, vault
 from tasks.orchestration import step
 from tasks.record import current_run
 
@@ -39,7 +38,7 @@ def gather_facts(settings: Settings, asset: Asset) -> Facts:
     Counted before the snapshot, so the snapshot holds at least this. Raises PreconditionError if
     a directory is missing: an empty place must not become a backup.
     """
-    taken_at = datetime.now(timezone.utc).replace(microsecond=0)
+    taken_at = clock.now().replace(microsecond=0)
     directories = {}
     for name, path in directories_of(settings, asset).items():
         if not path.exists():

@@ -21,7 +21,7 @@ from lifeboat.core import wal as log_positions
 from lifeboat.core.errors import PreconditionError, RecoveryError
 from lifeboat.settings import Settings
 from lifeboat.tools import postgres, seal
-from tasks import services, vault
+from tasks import places, services, vault
 from tasks.database import SLOT, connection
 from tasks.orchestration import step
 from tasks.record import current_run
@@ -49,7 +49,7 @@ class Shipper:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.bucket = vault.bucket(settings)
+        self.bucket = places.bucket(settings)
         self.recipient = vault.wal_recipient(settings)
         self._shipped: set[str] | None = None
         self._partial_lengths: dict[str, int] = {}
@@ -59,7 +59,7 @@ class Shipper:
 
         Idempotent. Raises TransientError if the bucket can't be reached.
         """
-        root = vault.wal_directory(self.settings)
+        root = places.wal_directory(self.settings)
         if self._shipped is None:
             self._shipped = {item.key for item in self.bucket.list("database/wal/")}
         closed, partials = [], []
@@ -140,7 +140,7 @@ def receiver_directory(settings: Settings, identity: postgres.Identity) -> Path:
     After a recovery to an earlier point a receiver on the old directory would go on at a position
     that no longer exists.
     """
-    root = vault.wal_directory(settings) / identity.system_identifier
+    root = places.wal_directory(settings) / identity.system_identifier
     return root / f"{identity.timeline:08X}"
 
 

@@ -22,7 +22,7 @@ from lifeboat.core.points import DatabaseFacts, Facts, Tier
 from lifeboat.core.wal import PARTIAL, history_timeline
 from lifeboat.settings import Settings
 from lifeboat.tools import postgres, s3, seal
-from tasks import vault
+from tasks import places, vault
 from tasks.wal import SEALED
 
 log = logging.getLogger("lifeboat")
@@ -89,7 +89,7 @@ class _Download:
         if not names:
             return {}
         identity = self._identity = self._identity or vault.wal_identity(self._settings)
-        store = vault.bucket(self._settings)
+        store = places.bucket(self._settings)
 
         def one(name: str) -> tuple[str, Path]:
             path = self._scratch / name
@@ -147,7 +147,7 @@ def _look(
     if bucket_alone:
         remote = _remote_objects(settings, told.system_identifier, needed=True)
         return _Sources(local={}, remote=remote, salvaged={}, carried=carried, prefer=Tier.S3)
-    local = postgres.collect_segments(vault.wal_directory(settings), told.system_identifier)
+    local = postgres.collect_segments(places.wal_directory(settings), told.system_identifier)
     salvaged: dict[str, Path] = {}
     data = settings.database.data_directory
     # A rung that failed before has moved the damaged directory aside already.
@@ -170,7 +170,7 @@ def _remote_objects(
     An unreachable bucket counts as empty, unless it is all there is.
     """
     try:
-        objects = vault.bucket(settings).list(f"database/wal/{system_identifier}/")
+        objects = places.bucket(settings).list(f"database/wal/{system_identifier}/")
     except RecoveryError as error:
         if needed:
             raise

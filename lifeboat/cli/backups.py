@@ -1,11 +1,9 @@
-"""Commands that make backups and tell what there is."""
+"""Commands that prepare the vault and make backups."""
 
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Callable
-from datetime import datetime, timezone
 from typing import Annotated
 
 import typer
@@ -13,17 +11,13 @@ import typer
 from lifeboat import __version__
 from lifeboat.cli.common import (
     ConfigOption,
-    DryRun,
     JsonOption,
     WithoutPrefect,
     WithPrefect,
     app,
-    checked,
     choose_orchestrator,
-    show_result,
 )
-from lifeboat.core.plan import age_in_words
-from lifeboat.core.points import Asset, Facts, RecoveryPoint
+from lifeboat.core.points import Asset, Facts
 
 
 @app.command()
@@ -61,123 +55,3 @@ def backup(
 def backup_flow(asset: Asset) -> Callable[..., Facts]:
     """The flow that backs an asset up, imported alone: each import costs start-up time."""
     return getattr(importlib.import_module(f"flows.backup_{asset}"), f"backup_{asset}")
-
-
-@app.command()
-def points(config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """List the recovery points of every asset, newest first."""
-    choose_orchestrator(without_prefect=True, with_prefect=False)
-    from lifeboat.settings import load_settings
-    from tasks import vault
-
-    found = vault.list_points(load_settings(config))
-    if as_json:
-        typer.echo(json.dumps([_point_as_json(point) for point in found], indent=2))
-    else:
-        _print_points(found)
-
-
-def _point_as_json(point: RecoveryPoint) -> dict[str, object]:
-    return {
-        "asset": point.asset,
-        "id": point.id,
-        "taken_at": point.taken_at.isoformat(),
-        "tiers": list(point.tiers),
-        "bytes": point.bytes,
-        "verified_at": point.verified_at.isoformat() if point.verified_at else None,
-    }
-
-
-def _print_points(found: tuple[RecoveryPoint, ...]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    now = datetime.now(timezone.utc)
-    table = Table("asset", "point", "age", "MB", "tiers", "verified")
-    for point in found:
-        verified = age_in_words(now - point.verified_at) + " ago" if point.verified_at else "never"
-        table.add_row(
-            str(point.asset),
-            point.id,
-            age_in_words(now - point.taken_at),
-            f"{point.bytes / 1e6:.1f}",
-            " ".join(point.tiers),
-            verified,
-        )
-    Console().print(
-        table if found else "There is no recovery point yet: `lifeboat backup database`."
-    )
-
-
-@app.command()
-def prune(
-    config: ConfigOption = None,
-    dry_run: DryRun = False,
-    without_prefect: WithoutPrefect = False,
-    with_prefect: WithPrefect = False,
-) -> None:
-    """Remove the recovery points that the policy lets go; says of each one why."""
-    choose_orchestrator(without_prefect=without_prefect, with_prefect=with_prefect)
-    from flows.prune_backups import prune_backups
-    from lifeboat.core.requests import Prune
-
-    for pruning in prune_backups(Prune(config=str(config or ""), dry_run=dry_run)):
-        typer.echo(pruning.in_words())
-
-
-@app.command("test-restore")
-def test_restore(
-    asset: Annotated[
-        list[Asset] | None, typer.Option("--asset", help="Only this asset; may be repeated.")
-    ] = None,
-    point: Annotated[
-        str, typer.Option("--point", help="This recovery point; default: the newest of each asset.")
-    ] = "",
-    sample: Annotated[
-        float, typer.Option("--sample", help="Percent of files and models to read; marks nothing.")
-    ] = 100,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
-    without_prefect: WithoutPrefect = False,
-    with_prefect: WithPrefect = False,
-) -> None:
-    """Prove recovery points: restore them from S3 on the side, start and question them."""
-    choose_orchestrator(without_prefect=without_prefect, with_prefect=with_prefect)
-    from flows.test_restore import test_restore
-    from lifeboat.core.requests import RestoreTest
-
-    request = checked(
-        RestoreTest,
-        config=str(config or ""),
-        assets=asset or list(Asset),
-        point=point,
-        sample_percent=sample,
-    )
-    show_result(test_restore(request), as_json=as_json)
-
-
-@app.command()
-def hold(
-    point: Annotated[str, typer.Argument(help="Name of a recovery point, from `lifeboat points`.")],
-    why: Annotated[str, typer.Option("--why", help="For whoever finds it years later.")],
-    config: ConfigOption = None,
-) -> None:
-    """Keep a recovery point, whatever its age, until it is released."""
-    choose_orchestrator(without_prefect=True, with_prefect=False)
-    from lifeboat.settings import load_settings
-    from tasks import retention
-
-    retention.hold(load_settings(config), point, why=why)
-
-
-@app.command()
-def release(
-    point: Annotated[str, typer.Argument(help="Name of a recovery point that is on hold.")],
-    config: ConfigOption = None,
-) -> None:
-    """Let retention decide on a held recovery point again."""
-    choose_orchestrator(without_prefect=True, with_prefect=False)
-    from lifeboat.settings import load_settings
-    from tasks import retention
-
-    retention.release(load_settings(config), point)

@@ -67,7 +67,7 @@ def keep(config: ConfigOption = None) -> None:
         Asset.DATABASE: settings.keep.database_seconds,
         Asset.FILES: settings.keep.files_seconds,
         Asset.MODELS: settings.keep.models_seconds,
-        Asset.CONFIG: settings.keep.config_seconds,
+        Asset.CONFIG: settings.keep.on_change_seconds,
     }
     jobs = {
         str(asset): keeper.backup_job(

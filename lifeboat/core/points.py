@@ -75,6 +75,13 @@ class Facts(_Frozen):
     database: DatabaseFacts | None = None
     directories: Mapping[str, DirectoryFacts] = Field(default_factory=dict)
     images: Mapping[str, str] = Field(default_factory=dict)  # container image digests by service
+    set_id: str = Field(default="", description="common name of the points of one coherent set")
+    fingerprint: str = Field(
+        default="", description="of the content, where a backup is made only of what has changed"
+    )
+    certificates: Mapping[str, datetime] = Field(
+        default_factory=dict, description="when each certificate ends, by its path"
+    )
 
 
 class RecoveryPoint(_Frozen):
@@ -86,6 +93,12 @@ class RecoveryPoint(_Frozen):
     copies: Mapping[Tier, str]  # restic snapshot id, or the directory of the hot copy
     bytes: int
     verified_at: datetime | None = None
+    # What restic counted; None where it is not known (the hot copy).
+    files: int | None = None
+    unmodified_files: int | None = None  # since the snapshot before it
+    added_bytes: int | None = None  # by which the repository grew
+    set_id: str = ""
+    fingerprint: str = ""
 
     @property
     def tiers(self) -> tuple[Tier, ...]:
@@ -117,11 +130,16 @@ def merge_copies(points: Iterable[RecoveryPoint]) -> tuple[RecoveryPoint, ...]:
         if known is None:
             merged[point.id] = point
             continue
+        told = {
+            name: value
+            for name, value in point.model_dump(exclude_none=True).items()
+            if getattr(known, name) in (None, "")
+        }
         merged[point.id] = known.model_copy(
             update={
+                **told,
                 "copies": {**known.copies, **point.copies},
                 "bytes": max(known.bytes, point.bytes),
-                "verified_at": known.verified_at or point.verified_at,
             }
         )
     return tuple(sorted(merged.values(), key=lambda point: point.taken_at, reverse=True))

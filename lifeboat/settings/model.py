@@ -163,6 +163,20 @@ class Models(_Section):
     )
 
 
+class PublicConfig(_Section):
+    """The part of the configuration that holds no secret, and the git repository that keeps it."""
+
+    repository: Annotated[str, AfterValidator(_resolve_repository)] = Field(
+        min_length=1, description="URL or path of the git repository; a path is made if missing."
+    )
+    branch: str = Field(default="main", min_length=1, description="Branch that is committed to.")
+    paths: tuple[SitePath, ...] = Field(
+        min_length=1,
+        description="Files and directories below config.paths that may be read by who reads the "
+        "repository. A file that holds one of the secrets is refused.",
+    )
+
+
 class Config(_Section):
     """The configuration: all that a blank machine needs besides code and data."""
 
@@ -170,6 +184,9 @@ class Config(_Section):
         min_length=1,
         description="Files and directories: lifeboat.yaml, environment files, certificates, "
         "compose, nginx, monitoring.",
+    )
+    public: PublicConfig | None = Field(
+        default=None, description="What of it is also committed to a git repository."
     )
 
 
@@ -216,10 +233,20 @@ class Keep(_Section):
     database_seconds: float = Field(
         default=21600, gt=0, description="Between base copies of the database."
     )
-    models_seconds: float = Field(default=86400, gt=0, description="Between backups of the models.")
-    config_seconds: float = Field(
-        default=3600, gt=0, description="Between backups of the configuration."
+    models_seconds: float = Field(
+        default=86400, gt=0, description="Between backups of the models, if nothing changed before."
     )
+    on_change_seconds: float = Field(
+        default=300,
+        gt=0,
+        description="Between looks at models and configuration, which are backed up at once when "
+        "they have changed.",
+    )
+    restore_test_seconds: float = Field(
+        default=86400, gt=0, description="Between restore tests of the newest points in S3."
+    )
+    prune_seconds: float = Field(default=86400, gt=0, description="Between prunes of the vault.")
+    watch_seconds: float = Field(default=300, gt=0, description="Between looks at the objectives.")
 
 
 class Retention(_Section):
@@ -229,6 +256,65 @@ class Retention(_Section):
     s3_days: float = Field(default=90, gt=0, description="Days in S3.")
     minimum: int = Field(
         default=3, ge=1, description="How many of the newest points of each asset always stay."
+    )
+
+
+class Suspicion(_Section):
+    """When a new point is kept but not offered as the latest until someone accepts it."""
+
+    shrunk_percent: float = Field(
+        default=50,
+        gt=0,
+        le=100,
+        description="Bytes, files or the rows of a table are fewer by more than this.",
+    )
+    rewritten_percent: float = Field(
+        default=50,
+        gt=0,
+        le=100,
+        description="More than this share of the files was rewritten or replaced since the point "
+        "before, as ransomware does.",
+    )
+    at_least: int = Field(
+        default=20,
+        ge=1,
+        description="So many files or rows there must have been; fewer may well change at once.",
+    )
+
+
+class Watch(_Section):
+    """What watch-objectives takes for an alarm, besides RTO and RPO."""
+
+    late_factor: float = Field(
+        default=1.5,
+        ge=1,
+        description="A backup is late when it is older than its interval by this.",
+    )
+    verified_days: float = Field(
+        default=2, gt=0, description="Oldest that the last passed restore test may be."
+    )
+    drill_days: float = Field(
+        default=45, ge=0, description="Oldest that the last passed drill may be; 0: none is asked."
+    )
+    certificate_days: float = Field(
+        default=21, ge=0, description="How long before its end a certificate is an alarm."
+    )
+    free_space_days: float = Field(
+        default=7, ge=0, description="How long before a disk is full that is an alarm."
+    )
+    slot_percent: float = Field(
+        default=50,
+        gt=0,
+        le=100,
+        description="Share of max_slot_wal_keep_size at which the receiver's lag is an alarm.",
+    )
+    excused: Mapping[str, str] = Field(
+        default={},
+        description="Directories or volumes that need no backup, each with the reason: "
+        '`{data/redis: "a cache, filled again by use"}`.',
+    )
+    metrics_file: SitePath | None = Field(
+        default=None, description="File that is written for Prometheus' textfile collector."
     )
 
 
@@ -275,6 +361,10 @@ class Settings(_Section):
     vault: Vault = Field(description="Where backups are kept.")
     keep: Keep = Field(default=Keep(), description="How often the keeper works.")
     retention: Retention = Field(default=Retention(), description="How long backups are kept.")
+    suspicion: Suspicion = Field(
+        default=Suspicion(), description="Which points are not trusted until accepted."
+    )
+    watch: Watch = Field(default=Watch(), description="What is an alarm.")
     recovery: Recovery = Field(default=Recovery(), description="Time boxes of a recovery.")
     checks: Checks = Field(default=Checks(), description="The eighteen checks of verify-recovery.")
 

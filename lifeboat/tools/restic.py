@@ -159,6 +159,8 @@ class Snapshot:
     tags: Mapping[str, str]
     bytes: int
     files: int
+    unmodified_files: int | None  # since its parent; None where restic did not say
+    added_bytes: int | None
 
 
 @dataclass(frozen=True)
@@ -913,6 +915,8 @@ def _snapshot(told: Mapping[str, Any]) -> Snapshot:
         tags=dict(_tag(tag) for tag in told.get("tags") or ()),
         bytes=summary.get("total_bytes_processed", 0),
         files=summary.get("total_files_processed", 0),
+        unmodified_files=summary.get("files_unmodified"),
+        added_bytes=summary.get("data_added"),
     )
 
 

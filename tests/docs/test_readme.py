@@ -58,6 +58,6 @@ def test_names_and_defaults_agree() -> None:
         assert name in SECRETS
     keep = Keep()
     assert (keep.wal_seconds, keep.files_seconds, keep.database_seconds) == (60, 1800, 21600)
-    assert (keep.models_seconds, keep.config_seconds) == (86400, 3600)
+    assert (keep.models_seconds, keep.on_change_seconds) == (86400, 300)
     assert "destroy_data_directory" in FAULTS
     assert "stack break destroy-data-directory" in README

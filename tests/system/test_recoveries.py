@@ -277,11 +277,11 @@ def test_a_hole_in_the_wal_is_named_and_nothing_is_replaced(shell: Shell) -> Non
     system, timeline = hole[0].parent.parent.name, name[:8]
     hole[0].unlink()
     settings = load_settings(shell.site.settings_path)
-    from tasks import vault
+    from tasks import places
 
     key = f"database/wal/{system}/{timeline}/{name}.zst.age"
-    sealed = vault.bucket(settings).get(key)
-    vault.bucket(settings).delete([key])
+    sealed = places.bucket(settings).get(key)
+    places.bucket(settings).delete([key])
     with psycopg.connect(shell.site.dsn("postgres"), autocommit=True) as connection:
         connection.execute("CREATE TABLE x AS SELECT 1; DROP TABLE x")
         connection.execute("SELECT pg_switch_wal()")
@@ -291,7 +291,7 @@ def test_a_hole_in_the_wal_is_named_and_nothing_is_replaced(shell: Shell) -> Non
     done = shell.run("recover", "database", "--approve", PLATFORM, ok=5)
     assert name in done.stderr
     assert not shell.site.database_directory.exists(), "nothing half recovered is in place"
-    vault.bucket(settings).put(key, sealed)
+    places.bucket(settings).put(key, sealed)
     shell.recover("database")
 
 

@@ -20,7 +20,7 @@ from lifeboat.settings import Settings, load_settings
 from lifeboat.tools import filesystem
 from staging.ports import choose_ports
 from staging.s3 import S3Server
-from tasks import backup, locks, repair, retention, trees, vault
+from tasks import backup, catalogue, locks, marks, places, repair, retention, trees, vault
 
 pytestmark = [pytest.mark.system, pytest.mark.xdist_group("vault")]
 
@@ -136,12 +136,12 @@ def test_damage_is_found_by_name_and_only_that_is_rewritten(settings: Settings, 
 
 def test_every_asset_is_listed_with_its_tiers(settings: Settings) -> None:
     made = {back_up(settings, asset) for asset in (Asset.FILES, Asset.MODELS, Asset.CONFIG)}
-    points = vault.list_points(settings)
+    points = catalogue.list_points(settings)
     assert {point.id for point in points} == made
     assert {point.tiers for point in points} == {(Tier.LOCAL, Tier.S3)}
     assert all(point.verified_at is None for point in points)
-    vault.mark_verified(settings, [points[0].id], by="a test")
-    again = vault.list_points(settings, tiers=(Tier.S3,))
+    marks.mark_verified(settings, [points[0].id], by="a test")
+    again = catalogue.list_points(settings, tiers=(Tier.S3,))
     assert [p.id for p in again if p.verified_at] == [points[0].id], "known from S3 alone"
 
 
@@ -158,7 +158,7 @@ def test_an_empty_store_does_not_become_the_latest_point(settings: Settings) -> 
         path.unlink()
     with pytest.raises(PreconditionError, match="not one file"):
         back_up(settings, Asset.MODELS)
-    assert len(vault.list_points(settings, assets=(Asset.MODELS,))) == 1
+    assert len(catalogue.list_points(settings, assets=(Asset.MODELS,))) == 1
 
 
 def test_backups_stand_aside_while_a_recovery_runs(settings: Settings) -> None:
@@ -263,7 +263,7 @@ def test_a_full_disk_leaves_no_point_and_the_original_data(
     with pytest.raises(RecoveryError, match="(?i)space|full"):
         back_up(full, Asset.MODELS)
     assert big.stat().st_size == 40 << 20
-    points = vault.list_points(full, assets=(Asset.MODELS,))
+    points = catalogue.list_points(full, assets=(Asset.MODELS,))
     assert [point.tiers for point in points] == [(Tier.S3,)]
 
 
@@ -279,7 +279,7 @@ def test_an_unreadable_source_leaves_no_point_and_names_the_file(settings: Setti
     try:
         with pytest.raises(RecoveryError, match=r"unreadable\.dxf"):
             back_up(settings, Asset.FILES)
-        assert vault.list_points(settings, assets=(Asset.FILES,)) == ()
+        assert catalogue.list_points(settings, assets=(Asset.FILES,)) == ()
     finally:
         if not os.geteuid():
             subprocess.run(["umount", "--lazy", bad], check=True)
@@ -301,10 +301,10 @@ def test_a_backup_that_is_killed_leaves_no_point(settings: Settings) -> None:
             break
     child.kill()
     child.communicate(timeout=30)
-    assert vault.list_points(settings, assets=(Asset.MODELS,)) == ()
+    assert catalogue.list_points(settings, assets=(Asset.MODELS,)) == ()
     big.unlink()
     back_up(settings, Asset.MODELS)
-    [point] = vault.list_points(settings, assets=(Asset.MODELS,))
+    [point] = catalogue.list_points(settings, assets=(Asset.MODELS,))
     assert point.tiers == (Tier.LOCAL, Tier.S3)
 
 
@@ -314,7 +314,7 @@ def test_s3_that_goes_away_is_told_and_the_local_copy_counts(settings: Settings)
     cut_off = settings.model_copy(update={"vault": settings.vault.model_copy(update={"s3": dead})})
     with pytest.raises(RecoveryError, match=r"127\.0\.0\.1:9"):
         back_up(cut_off, Asset.MODELS)
-    [point] = vault.list_points(cut_off, assets=(Asset.MODELS,), tolerate_failures=True)
+    [point] = catalogue.list_points(cut_off, assets=(Asset.MODELS,), tolerate_failures=True)
     assert point.tiers == (Tier.LOCAL,)
 
 
@@ -332,7 +332,7 @@ def a_point_of(settings: Settings, asset: Asset, *, days_old: float) -> str:
 
 
 def points_in(settings: Settings, tier: Tier) -> set[str]:
-    return {point.id for point in vault.list_points(settings, tiers=(tier,))}
+    return {point.id for point in catalogue.list_points(settings, tiers=(tier,))}
 
 
 def test_prune_keeps_what_the_policy_holds_and_the_rest_can_still_be_restored(
@@ -342,7 +342,7 @@ def test_prune_keeps_what_the_policy_holds_and_the_rest_can_still_be_restored(
     settings = settings.model_copy(update={"retention": told})
     ages = (100, 95, 50, 40, 35, 2, 1)
     by_age = {age: a_point_of(settings, Asset.MODELS, days_old=age) for age in ages}
-    vault.mark_verified(settings, [by_age[50]], by="a test")
+    marks.mark_verified(settings, [by_age[50]], by="a test")
     retention.hold(settings, by_age[100], why="the audit of 2026")
     assert retention.held_points(settings) == {by_age[100]: "the audit of 2026"}
     everything = set(by_age.values())
@@ -358,7 +358,7 @@ def test_prune_keeps_what_the_policy_holds_and_the_rest_can_still_be_restored(
     assert points_in(settings, Tier.LOCAL) == {by_age[age] for age in (100, 50, 2, 1)}
     assert points_in(settings, Tier.S3) == everything - {by_age[95]}
     for tier in (Tier.LOCAL, Tier.S3):
-        vault.repository(settings, Asset.MODELS, tier).check()
+        places.repository(settings, Asset.MODELS, tier).check()
     source = repair.choose_source(settings, Asset.MODELS, only_from=Tier.LOCAL)
     assert repair.find_damage(settings, source)[0].names == ()
 
@@ -399,16 +399,16 @@ def test_wal_goes_only_from_before_the_oldest_kept_base(settings: Settings) -> N
         vault.store_in_both_tiers(settings, facts, [note, base])
     one = settings.retention.model_copy(update={"minimum": 1})
     settings = settings.model_copy(update={"retention": one})
-    local = vault.wal_directory(settings) / "77" / "00000001"
+    local = places.wal_directory(settings) / "77" / "00000001"
     local.mkdir(parents=True)
     names = [f"00000001000000000000000{n}" for n in range(3, 8)]
     for name in names:
         (local / name).write_bytes(b"wal")
-        vault.bucket(settings).put(f"database/wal/77/00000001/{name}.zst.age", b"sealed")
+        places.bucket(settings).put(f"database/wal/77/00000001/{name}.zst.age", b"sealed")
     (local / "00000002.history").write_text("1\t0/7000000\tx\n")
     retention.remove(settings, retention.decide(settings))
     assert {path.name for path in local.iterdir()} == {*names[2:], "00000002.history"}
-    left = {item.key for item in vault.bucket(settings).list("database/wal/77/")}
+    left = {item.key for item in places.bucket(settings).list("database/wal/77/")}
     assert left == {f"database/wal/77/00000001/{name}.zst.age" for name in names[2:]}
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from lifeboat.core.errors import LockBusy, TransientError
 from lifeboat.core.points import Asset, RecoveryPoint, Tier, point_id
-from tasks import backup, keeper, locks, vault
+from tasks import backup, catalogue, keeper, locks
 
 
 def points_taken(*hours_ago: float):
@@ -33,7 +33,7 @@ def points_taken(*hours_ago: float):
 def test_a_backup_is_due_by_the_age_of_the_newest_copy(
     monkeypatch, asset, hours_ago, due_in_hours
 ) -> None:
-    monkeypatch.setattr(vault, "list_points", points_taken(*hours_ago))
+    monkeypatch.setattr(catalogue, "list_points", points_taken(*hours_ago))
     job = keeper.backup_job(None, asset, every_seconds=6 * 3600, act=lambda: None)
     assert job.due_in_seconds() == pytest.approx(due_in_hours * 3600, abs=5)
 

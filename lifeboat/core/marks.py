@@ -1,0 +1,91 @@
+"""What is remembered about points and sources besides the copies: small notes below `records/`.
+
+Each is one JSON file named after what it is about, in the local vault and in the bucket, readable
+without Lifeboat.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Mark(BaseModel):
+    # A newer Lifeboat may add keys; an older one must still be able to recover.
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Verified(_Mark):
+    """A point was restored, started and questioned, by a restore test or a real recovery."""
+
+    point: str
+    verified_at: datetime
+    by: str  # id of the run
+    restored_bytes: int | None = None
+    restore_seconds: float | None = None
+    wal_replayed_bytes: int | None = None
+    wal_replay_seconds: float | None = None
+
+
+class Hold(_Mark):
+    """A point stays, whatever its age, until it is released."""
+
+    point: str
+    why: str
+    since: datetime
+
+
+class Accepted(_Mark):
+    """Someone looked at a suspicious point and says that it is right as it is."""
+
+    point: str
+    why: str
+    since: datetime
+
+
+class Sighting(_Mark):
+    """At `as_of` a source was looked at, and the store held all of it.
+
+    It is believed only as far as the store bears it out: `holds` names what must be found there.
+    """
+
+    subject: str  # "wal", or an asset
+    as_of: datetime
+    holds: str = Field(
+        description="For WAL `<system identifier>/<timeline>/<LSN>`; for an asset the name of the "
+        "point whose content is the source's."
+    )
+
+
+class TestResult(_Mark):
+    """How the newest restore test of an asset ended."""
+
+    __test__ = False  # no test case, whatever pytest thinks of its name
+
+    asset: str
+    point: str
+    ended_at: datetime
+    passed: bool
+    error: str = ""
+    by: str  # id of the run
+
+
+class Kind(StrEnum):
+    """The directories below `records/`, one for each kind of mark."""
+
+    VERIFIED = "verified"
+    HOLDS = "holds"
+    ACCEPTED = "accepted"
+    SIGHTINGS = "sightings"
+    TESTS = "tests"
+
+
+MODELS: dict[Kind, type[_Mark]] = {
+    Kind.VERIFIED: Verified,
+    Kind.HOLDS: Hold,
+    Kind.ACCEPTED: Accepted,
+    Kind.SIGHTINGS: Sighting,
+    Kind.TESTS: TestResult,
+}

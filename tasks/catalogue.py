@@ -1,0 +1,194 @@
+"""Which recovery points there are and what they tell. The catalogue is the store.
+
+Points are read from the repositories each time; there is no second index that could disagree
+(DESIGN, section 3).
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Collection, Iterable
+from datetime import datetime
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from lifeboat.core.errors import PermanentError, RecoveryError
+from lifeboat.core.points import (
+    FACTS_NAME,
+    Asset,
+    Facts,
+    RecoveryPoint,
+    Tier,
+    merge_copies,
+    taken_at_of,
+)
+from lifeboat.settings import Settings
+from lifeboat.tools import restic
+from tasks import marks
+from tasks.orchestration import side_by_side
+from tasks.places import hot_directory, repository
+
+log = logging.getLogger("lifeboat")
+
+WAL_FROM = "wal_from"
+SET = "set"
+CONTENT = "content"
+
+
+def list_points(
+    settings: Settings,
+    *,
+    assets: Collection[Asset] = tuple(Asset),
+    tiers: Collection[Tier] = tuple(Tier),
+    tolerate_failures: bool = False,
+) -> tuple[RecoveryPoint, ...]:
+    """All recovery points, newest first, with the tiers in which each has a copy.
+
+    With `tolerate_failures` an unreachable tier is left out with a warning, which is right for a
+    recovery that has another tier; without, it is an error.
+    """
+    found: list[RecoveryPoint] = []
+    work = {
+        f"{asset} {tier}": functools.partial(_points_in, settings, asset, tier)
+        for asset in assets
+        for tier in tiers
+        if tier is not Tier.HOT
+    }
+    if tolerate_failures:
+        work = {name: functools.partial(_or_nothing, name, act) for name, act in work.items()}
+    for points in side_by_side(work).values():
+        found += points
+    if Tier.HOT in tiers and Asset.DATABASE in assets:
+        found += _hot_points(settings)
+    verified = marks.verified_points(settings, in_bucket=Tier.S3 in tiers)
+    return merge_copies(
+        point.model_copy(update={"verified_at": verified.get(point.id)}) for point in found
+    )
+
+
+def _or_nothing(name: str, act) -> list[RecoveryPoint]:
+    try:
+        return act()
+    except RecoveryError as error:
+        log.warning("No recovery points from %s: %s", name, error)
+        return []
+
+
+def _points_in(settings: Settings, asset: Asset, tier: Tier) -> list[RecoveryPoint]:
+    snapshots = repository(settings, asset, tier).snapshots(tags={"asset": str(asset)})
+    return [
+        RecoveryPoint(
+            asset=asset,
+            id=snapshot.tags["point"],
+            taken_at=taken_at_of(snapshot.tags["point"]),
+            copies={tier: snapshot.id},
+            bytes=snapshot.bytes,
+            files=snapshot.files,
+            unmodified_files=snapshot.unmodified_files,
+            added_bytes=snapshot.added_bytes,
+            set_id=snapshot.tags.get(SET, ""),
+            fingerprint=snapshot.tags.get(CONTENT, ""),
+        )
+        for snapshot in snapshots
+        if "point" in snapshot.tags
+    ]
+
+
+def _hot_points(settings: Settings) -> list[RecoveryPoint]:
+    points = []
+    for path in hot_directory(settings).glob(f"*/{FACTS_NAME}"):
+        # `.partial`: a backup that did not finish. No base: a recovery has renamed it into place.
+        if path.parent.suffix or not (path.parent / "base").is_dir():
+            continue
+        facts = parse_facts(path.read_bytes(), where=str(path))
+        points.append(
+            RecoveryPoint(
+                asset=Asset.DATABASE,
+                id=facts.point,
+                taken_at=facts.taken_at,
+                copies={Tier.HOT: str(path.parent)},
+                bytes=facts.directories["base"].bytes,
+                files=facts.directories["base"].files,
+                set_id=facts.set_id,
+            )
+        )
+    return points
+
+
+def parse_facts(data: bytes, *, where: str) -> Facts:
+    try:
+        return Facts.model_validate_json(data)
+    except ValidationError as error:
+        raise PermanentError(
+            f"Reading {FACTS_NAME} from {where}: it is damaged ({error.error_count()} errors).",
+            hint="Choose another recovery point.",
+        ) from error
+
+
+def read_facts(settings: Settings, point: RecoveryPoint, tier: Tier | None = None) -> Facts:
+    """What a point says of itself, from `tier` or else from the cheapest tier that has it."""
+    tier = tier or point.tiers[0]
+    copy = point.copies[tier]
+    if tier is Tier.HOT:
+        path = Path(copy) / FACTS_NAME
+        return parse_facts(path.read_bytes(), where=str(path))
+    store = repository(settings, point.asset, tier)
+    path = facts_path(store, copy)
+    return parse_facts(store.dump(copy, path), where=f"{point.id} in {tier}")
+
+
+def facts_path(store: restic.Repository, snapshot_id: str) -> str:
+    snapshot = next((s for s in store.snapshots() if s.id == snapshot_id), None)
+    paths = snapshot.paths if snapshot else ()
+    path = next((p for p in paths if p.endswith("/" + FACTS_NAME)), None)
+    if path is None:
+        raise PermanentError(
+            f"Reading the facts of snapshot {snapshot_id[:8]}: it has no {FACTS_NAME}.",
+            hint="Choose another recovery point.",
+        )
+    return path
+
+
+def newest_facts(
+    settings: Settings, *, tiers: Collection[Tier] = tuple(Tier), not_after: datetime | None = None
+) -> dict[Asset, Facts]:
+    """The facts of the newest point of each asset; an asset without one is left out."""
+    points = list_points(settings, tiers=tiers, tolerate_failures=True)
+    newest: dict[Asset, RecoveryPoint] = {}
+    for point in points:
+        if not_after is None or point.taken_at <= not_after:
+            newest.setdefault(point.asset, point)
+
+    def read(point: RecoveryPoint) -> Facts | None:
+        try:
+            return read_facts(settings, point)
+        except RecoveryError as error:
+            log.warning("%s", error)
+            return None
+
+    read_all = side_by_side(
+        {str(asset): functools.partial(read, point) for asset, point in newest.items()}
+    )
+    return {Asset(name): facts for name, facts in read_all.items() if facts is not None}
+
+
+def wal_starts(settings: Settings, points: Iterable[RecoveryPoint], tier: Tier) -> dict[str, str]:
+    """Where the WAL of each base copy begins, by the name of the point."""
+    points = tuple(points)
+    tagged: dict[str, str] = {}
+    if tier is not Tier.HOT and points:
+        for snapshot in repository(settings, Asset.DATABASE, tier).snapshots():
+            if WAL_FROM in snapshot.tags and "point" in snapshot.tags:
+                tagged[snapshot.tags["point"]] = snapshot.tags[WAL_FROM]
+    starts = {}
+    for point in points:
+        start = tagged.get(point.id)
+        if start is None:
+            database = read_facts(settings, point, tier).database
+            if database is None:
+                raise PermanentError(f"Reading {point.id}: it holds no database.")
+            start = database.start_lsn
+        starts[point.id] = start
+    return starts

@@ -1,0 +1,141 @@
+"""Marks on recovery points and sources: written to the local vault and the bucket, read from both.
+
+What this host wrote itself counts first; the bucket tells what others wrote, and all of it on a
+machine that has no vault.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
+
+from lifeboat.core.errors import PermanentError, RecoveryError
+from lifeboat.core.marks import MODELS, Kind, Verified
+from lifeboat.settings import Settings
+from lifeboat.tools import filesystem
+from tasks import clock
+from tasks.places import bucket, records_directory
+
+log = logging.getLogger("lifeboat")
+
+_SUFFIX = ".json"
+
+
+def put(
+    settings: Settings, kind: Kind, name: str, mark: BaseModel, *, bucket_first: bool = False
+) -> None:
+    """Write a mark to both tiers.
+
+    An unreachable bucket is told and not fatal, unless it comes first: what only this host knows
+    dies with it.
+    """
+    text = mark.model_dump_json(indent=2).encode()
+    try:
+        bucket(settings).put(_key(kind, name), text)
+    except RecoveryError as error:
+        if bucket_first:
+            raise
+        log.warning("The mark %s of %s is only on this host: %s", kind, name, error)
+    path = _path(settings, kind, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    filesystem.atomic_write(path, text)
+
+
+def remove(settings: Settings, kind: Kind, name: str) -> None:
+    """Take a mark away in both tiers, the bucket first. Raises if the bucket can't be reached."""
+    bucket(settings).delete([_key(kind, name)])
+    _path(settings, kind, name).unlink(missing_ok=True)
+
+
+def read(settings: Settings, kind: Kind, name: str, *, from_bucket: bool = False) -> BaseModel:
+    """One mark, from this host or else from the bucket. Raises PermanentError if it is damaged."""
+    path = _path(settings, kind, name)
+    if path.exists() and not from_bucket:
+        return _parse(kind, path.read_bytes(), where=str(path))
+    return _parse(kind, bucket(settings).get(_key(kind, name)), where=f"bucket {_key(kind, name)}")
+
+
+def read_all(
+    settings: Settings, kind: Kind, *, in_bucket: bool = True, tolerate_failures: bool = False
+) -> dict[str, BaseModel]:
+    """All marks of a kind by name, from this host and the bucket.
+
+    With `tolerate_failures` an unreachable bucket is told and left out.
+    """
+    found: dict[str, BaseModel] = {
+        path.stem: _parse(kind, path.read_bytes(), where=str(path))
+        for path in _local(settings, kind)
+    }
+    try:
+        for name in _remote(settings, kind) if in_bucket else ():
+            if name not in found:
+                found[name] = read(settings, kind, name)
+    except RecoveryError as error:
+        if not tolerate_failures:
+            raise
+        log.warning("The marks %s in the bucket can't be read: %s", kind, error)
+    return found
+
+
+def _local(settings: Settings, kind: Kind) -> list[Path]:
+    return sorted((records_directory(settings) / kind).glob(f"*{_SUFFIX}"))
+
+
+def _remote(settings: Settings, kind: Kind) -> dict[str, datetime]:
+    """Name and time of each mark in the bucket, by one listing."""
+    return {
+        item.key.rpartition("/")[2].removesuffix(_SUFFIX): item.modified_at
+        for item in bucket(settings).list(f"records/{kind}/")
+    }
+
+
+def _parse(kind: Kind, data: bytes, *, where: str) -> BaseModel:
+    try:
+        return MODELS[kind].model_validate_json(data)
+    except ValidationError as error:
+        raise PermanentError(
+            f"Reading {where}: it is damaged ({error.error_count()} errors).",
+            hint="Remove it, and make the mark again.",
+        ) from error
+
+
+def _path(settings: Settings, kind: Kind, name: str) -> Path:
+    return records_directory(settings) / kind / f"{name}{_SUFFIX}"
+
+
+def _key(kind: Kind, name: str) -> str:
+    return f"records/{kind}/{name}{_SUFFIX}"
+
+
+# --- verified points ------------------------------------------------------------------------
+
+
+def mark_verified(
+    settings: Settings, point_ids: Iterable[str], *, by: str, **measured: float
+) -> None:
+    """Remember, in both tiers, that a recovery from these points was started and questioned.
+
+    `measured` is kept with the mark, see `core.marks.Verified`.
+    """
+    for point in point_ids:
+        mark = Verified(point=point, verified_at=clock.now(), by=by, **measured)
+        put(settings, Kind.VERIFIED, point, mark)
+
+
+def verified_points(settings: Settings, *, in_bucket: bool) -> dict[str, datetime]:
+    """When each point was verified. An unreachable bucket is told and left out."""
+    found: dict[str, datetime] = {}
+    if in_bucket:
+        try:
+            found |= _remote(settings, Kind.VERIFIED)
+        except RecoveryError as error:
+            log.warning("Verification marks in the bucket can't be read: %s", error)
+    for path in _local(settings, Kind.VERIFIED):
+        mark = _parse(Kind.VERIFIED, path.read_bytes(), where=str(path))
+        assert isinstance(mark, Verified)
+        found[mark.point] = mark.verified_at
+    return found

@@ -1,0 +1,104 @@
+"""Where everything of the vault lies: its directories on this host, the bucket, the repositories.
+
+One restic repository per asset and tier, so that they work side by side and fail apart (DESIGN,
+section 3). Making any of these objects touches nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+from lifeboat.core.points import Asset, Tier
+from lifeboat.settings import Settings, find_restic, secret_of_environment
+from lifeboat.tools import restic, s3
+
+_S3_REPOSITORY = {
+    Asset.DATABASE: "database/repository",
+    Asset.FILES: "file-backups",
+    Asset.MODELS: "model-backups",
+    Asset.CONFIG: "configs",
+}
+RESTIC_TIERS = (Tier.LOCAL, Tier.S3)
+
+
+def records_directory(settings: Settings) -> Path:
+    return settings.vault.local / "records"
+
+
+def runs_directory(settings: Settings) -> Path:
+    return records_directory(settings) / "runs"
+
+
+def hot_directory(settings: Settings) -> Path:
+    return settings.vault.local / "database" / "hot"
+
+
+def wal_directory(settings: Settings) -> Path:
+    return settings.vault.local / "database" / "wal"
+
+
+@functools.lru_cache(maxsize=8)
+def _bucket(
+    endpoint: str | None, name: str, region: str, prefix: str, access: str, secret: str
+) -> s3.Bucket:
+    return s3.Bucket(
+        endpoint=endpoint,
+        name=name,
+        region=region,
+        access_key=access,
+        secret_key=secret,
+        prefix=prefix,
+    )
+
+
+def bucket(settings: Settings) -> s3.Bucket:
+    told = settings.vault.s3
+    return _bucket(
+        told.endpoint,
+        told.bucket,
+        told.region,
+        told.prefix,
+        settings.secret("AWS_ACCESS_KEY_ID"),
+        settings.secret("AWS_SECRET_ACCESS_KEY"),
+    )
+
+
+def repository(settings: Settings, asset: Asset, tier: Tier) -> restic.Repository:
+    """The restic repository of an asset in a tier; it need not exist yet."""
+    environment: dict[str, str] = {}
+    if tier is Tier.S3:
+        location = bucket(settings).restic_location(_S3_REPOSITORY[asset])
+        environment = {
+            "AWS_ACCESS_KEY_ID": settings.secret("AWS_ACCESS_KEY_ID"),
+            "AWS_SECRET_ACCESS_KEY": settings.secret("AWS_SECRET_ACCESS_KEY"),
+            "AWS_DEFAULT_REGION": settings.vault.s3.region,
+        }
+    else:
+        location = str(settings.vault.local / str(asset) / "repository")
+    local = settings.vault.local
+    return restic.Repository(
+        location=location,
+        password=settings.secret("LIFEBOAT_VAULT_PASSWORD"),
+        environment=environment,
+        program=Path(settings.restic_program()),
+        # On a new host nothing is written to the vault's place before the plan is approved.
+        cache_directory=local / "cache" if local.exists() else None,
+        host=settings.platform,
+    )
+
+
+def configuration_repository(bucket: s3.Bucket, *, region: str) -> restic.Repository:
+    """The configuration in a bucket, for a host that has no settings yet."""
+    return restic.Repository(
+        location=bucket.restic_location(_S3_REPOSITORY[Asset.CONFIG]),
+        password=secret_of_environment("LIFEBOAT_VAULT_PASSWORD"),
+        environment={
+            "AWS_ACCESS_KEY_ID": bucket.access_key,
+            "AWS_SECRET_ACCESS_KEY": bucket.secret_key,
+            "AWS_DEFAULT_REGION": region,
+        },
+        program=find_restic(),
+        cache_directory=None,
+        host="",
+    )
