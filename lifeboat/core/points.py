@@ -99,6 +99,7 @@ class RecoveryPoint(_Frozen):
     added_bytes: int | None = None  # by which the repository grew
     set_id: str = ""
     fingerprint: str = ""
+    suspicion: str = ""  # why it is not offered as the latest; empty: nothing speaks against it
 
     @property
     def tiers(self) -> tuple[Tier, ...]:
