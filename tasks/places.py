@@ -20,6 +20,8 @@ _S3_REPOSITORY = {
     Asset.CONFIG: "configs",
 }
 RESTIC_TIERS = (Tier.LOCAL, Tier.S3)
+WAL_PREFIX = "database/wal/"
+SEALED = ".zst.age"
 
 
 def records_directory(settings: Settings) -> Path:

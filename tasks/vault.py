@@ -64,8 +64,9 @@ def store_snapshot(
     """
     tags = {"asset": str(facts.asset), "point": facts.point, "platform": facts.platform}
     if facts.database:
-        # So that pruning WAL need not open every base.
+        # So that pruning WAL, and looking for holes in it, need not open every base.
         tags[catalogue.WAL_FROM] = facts.database.start_lsn
+        tags[catalogue.WAL] = catalogue.base_copy_of(facts).tag
     if facts.set_id:
         tags[catalogue.SET] = facts.set_id
     if facts.fingerprint:

@@ -28,7 +28,7 @@ from tasks.record import current_run
 
 log = logging.getLogger("lifeboat")
 
-SEALED = ".zst.age"
+SEALED = places.SEALED
 _PARALLEL = 8
 
 
@@ -61,7 +61,7 @@ class Shipper:
         """
         root = places.wal_directory(self.settings)
         if self._shipped is None:
-            self._shipped = {item.key for item in self.bucket.list("database/wal/")}
+            self._shipped = {item.key for item in self.bucket.list(places.WAL_PREFIX)}
         closed, partials = [], []
         for path in sorted(root.glob("*/*/*")):
             if path.name.endswith(log_positions.PARTIAL):
@@ -113,7 +113,7 @@ def object_key(path: Path) -> str:
     """The key under which a file of the local WAL directory lies in the bucket."""
     system_identifier = path.parent.parent.name
     timeline = path.name[:8]
-    return f"database/wal/{system_identifier}/{timeline}/{path.name}{SEALED}"
+    return f"{places.WAL_PREFIX}{system_identifier}/{timeline}/{path.name}{SEALED}"
 
 
 def _is_wal(name: str) -> bool:
