@@ -31,7 +31,7 @@ from lifeboat.settings import Settings
 from lifeboat.tools import restic
 from tasks import marks
 from tasks.orchestration import side_by_side
-from tasks.places import hot_directory, repository
+from tasks.places import hot_directory, repository, snapshot_names
 
 log = logging.getLogger("lifeboat")
 
@@ -220,14 +220,28 @@ def base_copies(settings: Settings, tier: Tier) -> tuple[BaseCopy, ...]:
     if tier is not Tier.S3:
         found = {facts.point: base_copy_of(facts) for _, facts in _hot_copies(settings)}
     if tier is not Tier.HOT:
-        store = repository(settings, Asset.DATABASE, tier)
-        for snapshot in store.snapshots(tags={"asset": str(Asset.DATABASE)}):
+        found |= {base.point: base for base in _stored_bases(settings, tier)}
+    return tuple(sorted(found.values(), key=lambda base: base.taken_at, reverse=True))
+
+
+# Asked for every minute; restic itself is asked only when there are other snapshots than before.
+_bases_of: dict[str, tuple[frozenset[str], tuple[BaseCopy, ...]]] = {}
+
+
+def _stored_bases(settings: Settings, tier: Tier) -> tuple[BaseCopy, ...]:
+    store = repository(settings, Asset.DATABASE, tier)
+    names = snapshot_names(settings, Asset.DATABASE, tier)
+    known = _bases_of.get(store.location)
+    if known is None or known[0] != names:
+        bases = []
+        for snapshot in store.snapshots(tags={"asset": str(Asset.DATABASE)}) if names else ():
             point, tag = snapshot.tags.get("point"), snapshot.tags.get(WAL)
             if point and tag:
-                found[point] = BaseCopy.of_tag(tag, point=point, taken_at=taken_at_of(point))
-            elif point and point not in found and (base := _described_base(store, snapshot)):
-                found[point] = base
-    return tuple(sorted(found.values(), key=lambda base: base.taken_at, reverse=True))
+                bases.append(BaseCopy.of_tag(tag, point=point, taken_at=taken_at_of(point)))
+            elif point and (base := _described_base(store, snapshot)):
+                bases.append(base)
+        known = _bases_of[store.location] = (names, tuple(bases))
+    return known[1]
 
 
 _described: dict[tuple[str, str], BaseCopy | None] = {}

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from lifeboat.core.errors import LockBusy, PreconditionError, RecoveryError
 from lifeboat.core.points import Asset, Tier
 from lifeboat.settings import Settings
-from tasks import backup, catalogue, clock, locks, wal
+from tasks import backup, catalogue, clock, locks, wal, wal_continuity
 
 log = logging.getLogger("lifeboat")
 
 _LOOK_SECONDS = 1.0
+_HURRY_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Job:
     every_seconds: float
     act: Callable[[], object]
     due_in_seconds: Callable[[], float] = lambda: 0.0
+    due_because: Callable[[], str | None] = lambda: None  # why it can't wait until then
 
 
 def backup_job(
@@ -43,7 +45,12 @@ def backup_job(
         age = (clock.now() - points[0].taken_at).total_seconds()
         return max(0.0, every_seconds - age)
 
-    return Job(every_seconds, act, due_in_seconds)
+    def due_because() -> str | None:
+        if asset is not Asset.DATABASE:
+            return None
+        return wal_continuity.base_is_due_because(settings)
+
+    return Job(every_seconds, act, due_in_seconds, due_because)
 
 
 def keep(settings: Settings, jobs: Mapping[str, Job]) -> None:
@@ -67,7 +74,7 @@ def keep(settings: Settings, jobs: Mapping[str, Job]) -> None:
 
 def _repeat(settings: Settings, name: str, job: Job) -> None:
     try:
-        time.sleep(job.due_in_seconds())
+        _rest(name, job, job.due_in_seconds())
     except RecoveryError as error:
         log.warning("Looking when %s is due: %s It is done now.", name, error)
     while True:
@@ -82,4 +89,15 @@ def _repeat(settings: Settings, name: str, job: Job) -> None:
             log.error("%s", error)
         except RecoveryError as error:
             log.warning("%s", error)
-        time.sleep(max(_LOOK_SECONDS, job.every_seconds - (time.monotonic() - began)))
+        _rest(name, job, max(_LOOK_SECONDS, job.every_seconds - (time.monotonic() - began)))
+
+
+def _rest(name: str, job: Job, seconds: float) -> None:
+    """Wait until a job is due by the clock, or for a reason of its own."""
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        time.sleep(min(left, _HURRY_SECONDS))
+        why = job.due_because()
+        if why:
+            log.warning("%s is due at once: %s", name, why)
+            return

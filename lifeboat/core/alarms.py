@@ -40,7 +40,6 @@ class Limits(BaseModel):
     drill_days: float  # 0: none is asked
     certificate_days: float
     free_space_days: float
-    slot_percent: float
     synchronous: bool
     excused: Mapping[str, str] = Field(default_factory=dict)
     protected: Protected = Protected(paths=(), excused={})

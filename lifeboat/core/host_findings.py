@@ -46,16 +46,13 @@ def receiver_findings(host: Host, limits: Limits) -> Iterator[Finding]:
     if isinstance(receiver, Unseen):
         yield unknown(name, receiver.why)
         return
-    held = "" if receiver.held_percent is None else f", {receiver.held_percent:.0f} % of its slot"
-    told = f"{receiver.lag_bytes} bytes behind{held}"
-    if not receiver.streaming:
-        what = receiver.detail or "no receiver streams"
-        yield failed(name, f"{what}: what is written now is not protected", advice)
-    elif receiver.held_percent is not None and receiver.held_percent >= limits.slot_percent:
+    told = f"{receiver.lag_bytes} bytes behind, {receiver.kept_percent:.0f} % of its slot"
+    if receiver.problems:
+        what = " ".join(problem.what for problem in receiver.problems)
+        yield failed(name, what, receiver.problems[0].advice)
+    elif not receiver.streaming:
         yield failed(
-            name,
-            f"{told}; the database gives up waiting at 100 %",
-            f"{advice} At 100 % there is a hole in the log, and a new base copy is needed.",
+            name, f"it does not stream: what is written now is not protected; {told}", advice
         )
     elif limits.synchronous and not receiver.synchronous:
         yield failed(

@@ -10,6 +10,7 @@ from lifeboat.core.continuity import Continuity, Foreign
 from lifeboat.core.exposure import usable_reach
 from lifeboat.core.plan import age_in_words
 from lifeboat.core.survey import Cause, Log, Parts, Store, Survey, Unseen
+from lifeboat.core.wal import PARTIAL
 
 SMALLEST_SEALED_BYTES = 200
 """No sealed file is smaller: the header of `age` alone has 168 bytes, and each part 16 more."""
@@ -248,6 +249,8 @@ def wal_files_findings(survey: Survey) -> Iterator[Finding]:
 def _smallest_bytes(log: Log, name: str) -> int:
     if log.sealed:
         return SMALLEST_SEALED_BYTES
+    if name.endswith(PARTIAL):
+        return 0  # it has just been begun
     if name.endswith(".history") or isinstance(log.continuity, Unseen):
         return 1
     return log.continuity.segment_bytes or 1

@@ -102,14 +102,22 @@ class HotCopy:
 
 
 @dataclass(frozen=True)
+class Problem:
+    """Something that is wrong, and what to do about it."""
+
+    what: str
+    advice: str
+
+
+@dataclass(frozen=True)
 class Receiver:
-    """The WAL receiver as the server sees it. `held_percent`: of what the slot may hold back."""
+    """The WAL receiver as the server sees it. `kept_percent`: of what the slot may keep for it."""
 
     streaming: bool
     synchronous: bool = False
     lag_bytes: int = 0
-    held_percent: float | None = None
-    detail: str = ""
+    kept_percent: float = 0.0
+    problems: tuple[Problem, ...] = ()  # the worst first
 
 
 @dataclass(frozen=True)

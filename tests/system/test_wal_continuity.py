@@ -175,6 +175,7 @@ def test_looking_opens_no_base_whose_tags_tell_all(
 
     # A copy of an earlier Lifeboat has no such tag, and is read once.
     monkeypatch.setattr(catalogue, "WAL", "not-there")
+    catalogue._bases_of.clear()
     assert catalogue.base_copies(settings, Tier.S3) == told
     assert catalogue.base_copies(settings, Tier.S3) == told
     assert len(dumped) == 1

@@ -51,7 +51,6 @@ LIMITS = Limits(
     drill_days=45,
     certificate_days=21,
     free_space_days=7,
-    slot_percent=50,
     synchronous=True,
     protected=Protected(
         paths=(PurePath("/srv/cad/data/postgres"), PurePath("/srv/cad/data/files")),
@@ -119,7 +118,7 @@ def a_host(**more: object) -> Host:
     beside = "beside data/postgres"
     told = {
         "hot_copy": HotCopy(name_of(Asset.DATABASE), ago(minutes=65)),
-        "receiver": Receiver(streaming=True, synchronous=True, lag_bytes=10, held_percent=1),
+        "receiver": Receiver(streaming=True, synchronous=True, lag_bytes=10, kept_percent=1),
         "listing": Listing(listed=True, same_content=True, seconds=0.1),
         "space": Space(free_bytes=100_000_000_000, reserve_bytes=64 << 20),
         "places": (

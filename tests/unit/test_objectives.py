@@ -20,6 +20,7 @@ from lifeboat.core.survey import (
     Interrupted,
     Listing,
     Parts,
+    Problem,
     Receiver,
     Space,
     Store,
@@ -464,7 +465,14 @@ BROKEN: dict[str, tuple[Break, dict[str, Status]]] = {
         {"wal-receiver": FAIL},
     ),
     "the receiver lags so far that the slot is half full": (
-        host(receiver=Receiver(streaming=True, synchronous=True, held_percent=50)),
+        host(
+            receiver=Receiver(
+                streaming=True,
+                synchronous=True,
+                kept_percent=50,
+                problems=(Problem("the slot fills", "look at the receiver"),),
+            )
+        ),
         {"wal-receiver": FAIL},
     ),
     "the database can't be asked": (host(receiver=AWAY), {"wal-receiver": UNKNOWN}),
