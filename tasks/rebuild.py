@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,9 +17,19 @@ from lifeboat.core.plan import RecoveryPlan
 from lifeboat.core.points import Asset, Facts, RecoveryPoint, Tier, choose_point
 from lifeboat.core.requests import RecoverServer
 from lifeboat.core.timeline import Phase
-from lifeboat.settings import S3, Settings, load_settings, secret_of_environment
-from lifeboat.tools import filesystem, git, postgres, restic, s3
-from tasks import backup, catalogue, climb, clock, integrity, places, repair, vault
+from lifeboat.settings import Settings
+from lifeboat.tools import filesystem, git, postgres
+from tasks import (
+    backup,
+    catalogue,
+    climb,
+    clock,
+    integrity,
+    places,
+    repair,
+    settings_in_vault,
+    vault,
+)
 from tasks.orchestration import side_by_side, step
 from tasks.record import current_run
 from tasks.repair import Source
@@ -28,7 +37,6 @@ from tasks.repair import Source
 log = logging.getLogger("lifeboat")
 
 MARKER = ".lifeboat-recovering"
-_SETTINGS_NAME = "lifeboat.yaml"
 
 
 class Rebuild(BaseModel):
@@ -57,7 +65,14 @@ def read_vault(request: RecoverServer) -> Rebuild:
     Raises PreconditionError, with nothing touched, if the bucket holds another platform, lacks an
     asset, or a program that the recovery needs is missing on this machine.
     """
-    settings, configuration, old_root = _settings_in_vault(request)
+    where = settings_in_vault.place(
+        bucket=request.bucket,
+        endpoint=request.endpoint,
+        region=request.region,
+        prefix=request.prefix,
+    )
+    found = settings_in_vault.read(where, into=Path(request.into))
+    settings = found.settings
     if request.platform and request.platform != settings.platform:
         raise PreconditionError(
             f"Reading bucket {request.bucket}: it holds the platform {settings.platform!r}, not "
@@ -85,66 +100,10 @@ def read_vault(request: RecoverServer) -> Rebuild:
     return Rebuild(
         settings=settings,
         into=Path(request.into),
-        old_root=old_root,
-        sources={**sources, Asset.CONFIG: configuration},
+        old_root=found.old_root,
+        sources={**sources, Asset.CONFIG: found.source},
         database=newest[Asset.DATABASE],
     )
-
-
-def _settings_in_vault(request: RecoverServer) -> tuple[Settings, Source, Path]:
-    """The settings as they will be on this machine, and where they come from."""
-    bucket = s3.Bucket(
-        endpoint=request.endpoint or None,
-        name=request.bucket,
-        region=request.region,
-        access_key=secret_of_environment("AWS_ACCESS_KEY_ID"),
-        secret_key=secret_of_environment("AWS_SECRET_ACCESS_KEY"),
-        prefix=request.prefix,
-    )
-    bucket.reachable()
-    store = places.configuration_repository(bucket, region=request.region)
-    snapshots = [s for s in store.snapshots(tags={"asset": "config"}) if "point" in s.tags]
-    if not snapshots:
-        raise PreconditionError(
-            f"Reading bucket {request.bucket}: it holds no backup of a configuration.",
-            hint="Nothing was touched. Look at --bucket and --prefix; `lifeboat backup config` "
-            "makes one.",
-        )
-    newest = max(snapshots, key=lambda snapshot: snapshot.taken_at)
-    facts = catalogue.parse_facts(
-        store.dump(newest.id, catalogue.facts_path(store, newest.id)), where=newest.tags["point"]
-    )
-    told = facts.directories.get(_SETTINGS_NAME)
-    if told is None:
-        raise PreconditionError(
-            f"Reading {facts.point}: {_SETTINGS_NAME} is not in it.",
-            hint="Add it to config.paths; until then write it by hand and use `recover database`.",
-        )
-    point = RecoveryPoint(
-        asset=Asset.CONFIG,
-        id=facts.point,
-        taken_at=facts.taken_at,
-        copies={Tier.S3: newest.id},
-        bytes=newest.bytes,
-    )
-    settings = _parse(store, newest, told.path, Path(request.into))
-    where = S3(
-        endpoint=request.endpoint or None,
-        bucket=request.bucket,
-        region=request.region,
-        prefix=request.prefix,
-    )
-    # The bucket that was named counts: it may be a copy of the one in the settings.
-    told_vault = settings.vault.model_copy(update={"s3": where})
-    settings = settings.model_copy(update={"vault": told_vault})
-    return settings, Source(point=point, tier=Tier.S3, facts=facts), Path(told.path).parent
-
-
-def _parse(store: restic.Repository, snapshot: restic.Snapshot, path: str, into: Path) -> Settings:
-    with tempfile.TemporaryDirectory(prefix="lifeboat-") as directory:
-        copy = Path(directory) / _SETTINGS_NAME
-        copy.write_bytes(store.dump(snapshot.id, path))
-        return load_settings(copy, directory=into)
 
 
 def plan_rebuild(found: Rebuild, request: RecoverServer) -> RecoveryPlan:

@@ -1,0 +1,132 @@
+"""The platform's settings as the bucket holds them, for a machine that has nothing else.
+
+It needs the bucket, its key and the vault's password, and touches nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from lifeboat.core.errors import PreconditionError, RecoveryError, TransientError
+from lifeboat.core.points import Asset, RecoveryPoint, Tier, taken_at_of
+from lifeboat.settings import S3, Settings, load_settings, secret_of_environment
+from lifeboat.tools import restic, s3
+from tasks import catalogue, places
+from tasks.repair import Source
+
+log = logging.getLogger("lifeboat")
+
+_SETTINGS_NAME = "lifeboat.yaml"
+_OLDEST_TRIED = 5
+
+
+class SettingsInVault(BaseModel):
+    """What the settings are, and the recovery point that they come from."""
+
+    model_config = ConfigDict(frozen=True)
+
+    settings: Settings  # as they will be on this machine, with the bucket that was named
+    source: Source
+    old_root: Path  # directory of lifeboat.yaml on the platform's host
+    unreadable: Mapping[str, str]  # newer points whose lifeboat.yaml can't be used, and why
+
+
+def place(*, bucket: str, endpoint: str, region: str, prefix: str) -> S3:
+    """A bucket by what an operator typed. Raises PreconditionError if that can be none."""
+    try:
+        return S3(endpoint=endpoint or None, bucket=bucket, region=region, prefix=prefix)
+    except ValidationError as error:
+        told = "; ".join(f"{e['loc'][0]}: {e['msg']}" for e in error.errors(include_url=False))
+        raise PreconditionError(
+            f"Looking for the bucket {bucket!r}: {told}.",
+            hint="Look at --bucket, --endpoint and --prefix.",
+        ) from error
+
+
+def read(where: S3, *, into: Path, older_too: bool = False) -> SettingsInVault:
+    """Read the settings from the newest configuration in a bucket; relative paths are below `into`.
+
+    With `older_too` an older configuration stands in for one that can't be read. Raises
+    PreconditionError, with nothing touched, if the bucket does not answer, or holds no
+    configuration that can be used.
+    """
+    bucket = s3.Bucket(
+        endpoint=where.endpoint,
+        name=where.bucket,
+        region=where.region,
+        access_key=secret_of_environment("AWS_ACCESS_KEY_ID"),
+        secret_key=secret_of_environment("AWS_SECRET_ACCESS_KEY"),
+        prefix=where.prefix,
+    )
+    bucket.reachable()
+    store = places.configuration_repository(bucket, region=where.region)
+    snapshots = [s for s in store.snapshots(tags={"asset": "config"}) if "point" in s.tags]
+    if not snapshots:
+        raise PreconditionError(
+            f"Reading bucket {where.bucket}: it holds no backup of a configuration.",
+            hint="Nothing was touched. Look at --bucket and --prefix; `lifeboat backup config` "
+            "makes one.",
+        )
+    newest_first = sorted(snapshots, key=lambda snapshot: snapshot.taken_at, reverse=True)
+    unreadable: dict[str, str] = {}
+    for snapshot in newest_first[: _OLDEST_TRIED if older_too else 1]:
+        try:
+            return _read_point(store, snapshot, where, into, unreadable)
+        except TransientError:
+            raise
+        except RecoveryError as error:
+            if snapshot is newest_first[-1] or not older_too:
+                raise
+            log.warning("%s An older one is tried.", error)
+            unreadable[snapshot.tags["point"]] = str(error)
+    raise PreconditionError(
+        f"Reading bucket {where.bucket}: the lifeboat.yaml of none of the newest "
+        f"{_OLDEST_TRIED} configurations can be used: {next(iter(unreadable.values()))}",
+        hint="Nothing was touched.",
+    )
+
+
+def _read_point(
+    store: restic.Repository,
+    snapshot: restic.Snapshot,
+    where: S3,
+    into: Path,
+    unreadable: Mapping[str, str],
+) -> SettingsInVault:
+    facts = catalogue.parse_facts(
+        store.dump(snapshot.id, catalogue.facts_path_of(snapshot)), where=snapshot.tags["point"]
+    )
+    told = facts.directories.get(_SETTINGS_NAME)
+    if told is None:
+        raise PreconditionError(
+            f"Reading {facts.point}: {_SETTINGS_NAME} is not in it.",
+            hint="Add it to config.paths; until then write it by hand and use `recover database`.",
+        )
+    point = RecoveryPoint(
+        asset=Asset.CONFIG,
+        id=facts.point,
+        taken_at=taken_at_of(facts.point),
+        copies={Tier.S3: snapshot.id},
+        bytes=snapshot.bytes,
+    )
+    settings = _parse(store, snapshot, told.path, into)
+    # The bucket that was named counts: it may be a copy of the one in the settings.
+    vault = settings.vault.model_copy(update={"s3": where})
+    return SettingsInVault(
+        settings=settings.model_copy(update={"vault": vault}),
+        source=Source(point=point, tier=Tier.S3, facts=facts),
+        old_root=Path(told.path).parent,
+        unreadable=dict(unreadable),
+    )
+
+
+def _parse(store: restic.Repository, snapshot: restic.Snapshot, path: str, into: Path) -> Settings:
+    with tempfile.TemporaryDirectory(prefix="lifeboat-") as directory:
+        copy = Path(directory) / _SETTINGS_NAME
+        copy.write_bytes(store.dump(snapshot.id, path))
+        return load_settings(copy, directory=into)
