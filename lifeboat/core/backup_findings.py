@@ -285,6 +285,7 @@ def drill_findings(survey: Survey, limits: Limits, now: datetime) -> Iterator[Fi
         at, success, drill = newest
         old = (now - at).total_seconds() > limits.drill_days * _DAY_SECONDS
         good = good and success and not old
-        told.append(f"{scenario}: {'passed' if success else f'FAILED in {drill}'} {_ago(now, at)}")
-    evidence = f"{', '.join(told)} ago; at most {limits.drill_days:g} days"
+        how = "passed" if success else f"FAILED in {drill}"
+        told.append(f"{scenario}: {how} {_ago(now, at)} ago")
+    evidence = f"{', '.join(told)}; at most {limits.drill_days:g} days"
     yield passed(name, evidence) if good else failed(name, evidence, advice)

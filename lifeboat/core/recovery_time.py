@@ -148,8 +148,10 @@ def _newest(survey: Survey, scenario: Scenario) -> Rehearsal | None:
 def recovery_time_findings(found: Sequence[Estimate]) -> Iterator[Finding]:
     for estimate in found:
         name = f"{estimate.scenario}-recovery-time"
-        told = age_in_words(timedelta(seconds=estimate.seconds))
-        told = "; ".join((told, *estimate.basis, *estimate.unmeasured))
+        known = age_in_words(timedelta(seconds=estimate.seconds))
+        told = "; ".join(
+            (*estimate.unmeasured, *([] if estimate.unmeasured else [known]), *estimate.basis)
+        )
         if estimate.unrehearsed:
             told += "; start and verification not known: no recovery or drill is on record"
         if estimate.status is Status.FAIL:
