@@ -75,8 +75,10 @@ def backup_age_findings(survey: Survey, limits: Limits, now: datetime) -> Iterat
             fresh = freshness(survey, asset, tier, now)
             statuses.append(_status_of(fresh, limit, now))
             seconds = fresh.seconds(now)
-            age = f"{_in_words(seconds)} " if seconds is not None else ""
-            told.append(f"{tier}: {age}({fresh.rests_on})")
+            if seconds is None:
+                told.append(fresh.rests_on)
+            else:
+                told.append(f"{tier}: {_in_words(seconds)} ({fresh.rests_on})")
         yield _finding(
             f"{asset}-backup-age",
             worst(statuses),

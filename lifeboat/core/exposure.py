@@ -57,7 +57,8 @@ def freshness(survey: Survey, asset: Asset, tier: Tier, now: datetime) -> Fresh:
     if store is None:
         return Fresh(None, f"{tier} was not looked at", unseen=True)
     if isinstance(store.points, Unseen):
-        return Fresh(None, f"{tier}: {store.points.why}", unseen=True)
+        # Why is said once, of the repository itself.
+        return Fresh(None, f"its repository in {tier} can't be read", unseen=True)
     points = trusted(store.points, now)
     if not points:
         what = "only suspicious points" if store.points else "no recovery point"
@@ -93,7 +94,7 @@ def log_freshness(survey: Survey, tier: Tier, now: datetime) -> Fresh:
     if log is None:
         return Fresh(None, f"{tier} was not looked at", unseen=True)
     if isinstance(log.continuity, Unseen):
-        return Fresh(None, f"{tier}: {log.continuity.why}", unseen=True)
+        return Fresh(None, f"its log in {tier} can't be read", unseen=True)
     reach = usable_reach(survey, log.continuity)
     if reach is None:
         return Fresh(None, f"no base copy that can be trusted in {tier}")

@@ -87,7 +87,7 @@ class _Sum:
             return
         point = _newest_point(self._survey, asset, self._tier, self._now)
         if point is None:
-            self.unmeasured.append(f"{asset}: no point in {self._tier} to restore")
+            self.unmeasured.append(f"{asset}: no point in {self._tier} that can be restored")
             return
         measured = self._survey.measured
         mark = None if isinstance(measured, Unseen) else measured.get(asset)
