@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
 from lifeboat.core.checks import Verdict
@@ -26,6 +27,7 @@ from lifeboat.core.timeline import (
     RungAttempt,
     RunRecord,
     StepRecord,
+    run_began_at,
     run_id,
 )
 from lifeboat.tools import filesystem
@@ -173,6 +175,12 @@ def _finish(run: Run, outcome: Outcome, error: str | None) -> None:
     except OSError as problem:
         # A full disk must not turn a good recovery into a failed one.
         log.error("The record of %s could not be written: %s", run.id, problem)
+
+
+def last_run_at(directory: Path, procedure: str) -> datetime | None:
+    """When a procedure last began on this host, by the names of its records; None if never."""
+    began = (run_began_at(path.name) for path in directory.glob(f"{procedure}-*"))
+    return max(began, default=None)
 
 
 def unfinished_runs(directory: Path) -> tuple[RunRecord, ...]:
