@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import secrets
+import shutil
 import socket
 import threading
 import time
@@ -37,6 +38,7 @@ log = logging.getLogger("lifeboat")
 
 JOURNAL_NAME = "journal.jsonl"
 RECORD_NAME = "record.json"
+_EVERYDAY = ("backup", "prune", "ship-wal", "watch-objectives")
 
 
 class Run:
@@ -183,10 +185,29 @@ def last_run_at(directory: Path, procedure: str) -> datetime | None:
     return max(began, default=None)
 
 
+def forget_everyday_runs(directory: Path, *, began_before: datetime) -> int:
+    """Remove the records of old backups, prunes and looks that came to their end; say how many.
+
+    What a recovery, a drill or a restore test has left is evidence and stays.
+    """
+    everyday = [
+        path
+        for prefix in _EVERYDAY
+        for path in directory.glob(f"{prefix}-*")
+        if (path / RECORD_NAME).exists() and run_began_at(path.name) < began_before
+    ]
+    for path in everyday:
+        shutil.rmtree(path)
+    return len(everyday)
+
+
 def unfinished_runs(directory: Path) -> tuple[RunRecord, ...]:
     """Runs whose journal has no end and whose process is gone, oldest first."""
     found = []
     for journal in sorted(directory.glob(f"*/{JOURNAL_NAME}")):
+        # After months there are thousands, and nearly all of them came to their end.
+        if journal.with_name(RECORD_NAME).exists():
+            continue
         lines = [json.loads(line) for line in journal.read_text().splitlines() if line.strip()]
         if not lines or any(line["event"] == "run-ended" for line in lines):
             continue
