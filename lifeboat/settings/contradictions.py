@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import typing
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from lifeboat.core.checklist import Checks
 from lifeboat.settings.model import Settings
-
-
-class Mistake(typing.NamedTuple):
-    """Something wrong at a key, e.g. `("stack", "deferred_services", 0)`."""
-
-    location: tuple[str | int, ...]
-    what: str
+from lifeboat.settings.yaml_model import Mistake
 
 
 def contradictions(settings: Settings) -> Iterator[Mistake]:
