@@ -19,6 +19,7 @@ from lifeboat.settings.environment import (
 )
 from lifeboat.settings.loading import load_settings
 from lifeboat.settings.model import S3, ComposeStackSettings, Keep, ProcessStackSettings, Settings
+from lifeboat.settings.yaml_model import read_model
 
 __all__ = [
     "CONFIG_VARIABLE",
@@ -36,5 +37,6 @@ __all__ = [
     "load_settings",
     "prefect_api_url",
     "prepare_ephemeral_prefect",
+    "read_model",
     "secret_of_environment",
 ]
