@@ -33,7 +33,7 @@ _VARIABLE = re.compile(r"\{\{ *\$(\w+) *\}\}")
 
 
 class Applied(BaseModel):
-    """What `apply` did, by the names of deployments as `flow/deployment`."""
+    """What `apply` did, by the names of deployments and work pools."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -108,7 +108,7 @@ def _of_schedules(deployment: DeploymentDeclaration) -> list[Mapping[str, Any]]:
 def apply(settings: Settings, file: Path = DECLARATION) -> Applied:
     """Make the server have what prefect.yaml declares for this platform. Safe to run again.
 
-    Only deployments with our tag and this platform's name are ever removed. Raises
+    Only deployments with our tag and this platform's are ever removed. Raises
     PreconditionError if no server is configured, and TransientError if it does not answer.
     """
     from prefect.client.orchestration import get_client
@@ -152,7 +152,7 @@ def _apply(
     for declared in declaration.deployments:
         flow = flows[declared.entrypoint]
         _deploy(client, declared, flow)
-        deployed.append(f"{flow.name}/{declared.name}")
+        deployed.append(declared.name)
     return Applied(
         deployed=tuple(deployed),
         removed=_remove_undeclared(client, platform, keep=set(deployed)),
@@ -213,23 +213,16 @@ def _remove_undeclared(
 ) -> tuple[str, ...]:
     removed = []
     for deployment in _ours(client, platform):
-        name = f"{client.read_flow(deployment.flow_id).name}/{deployment.name}"
-        if name not in keep:
+        if deployment.name not in keep:
             client.delete_deployment(deployment.id)
-            removed.append(name)
+            removed.append(deployment.name)
     return tuple(removed)
 
 
 def _ours(client: SyncPrefectClient, platform: str) -> list[DeploymentResponse]:
-    from prefect.client.schemas.filters import (
-        DeploymentFilter,
-        DeploymentFilterName,
-        DeploymentFilterTags,
-    )
+    from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
 
-    ours = DeploymentFilter(
-        name=DeploymentFilterName(any_=[platform]), tags=DeploymentFilterTags(all_=[MANAGED])
-    )
+    ours = DeploymentFilter(tags=DeploymentFilterTags(all_=[MANAGED, platform]))
     found: list[DeploymentResponse] = []
     while page := client.read_deployments(deployment_filter=ours, offset=len(found)):
         found += page

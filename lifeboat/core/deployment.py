@@ -51,13 +51,16 @@ class WorkPoolDeclaration(_Declared):
 class DeploymentDeclaration(_Declared):
     """One flow of one platform, as an operator finds it in the UI."""
 
-    name: str = Field(min_length=1, description="Name of the platform.")
+    name: str = Field(
+        pattern=r"^[^/%&<>]+\.[a-z-]+$",
+        description="PLATFORM.FLOW: the list in the UI shows nothing else of it.",
+    )
     entrypoint: str = Field(
         pattern=r"^flows\.[a-z_]+\.[a-z_]+$",
         description="Module and function. A path would load the file a second time.",
     )
     description: str = Field(min_length=20, description="What the operator reads. Markdown.")
-    tags: tuple[str, ...] = Field(min_length=2)
+    tags: tuple[str, ...] = Field(min_length=3)
     parameters: Mapping[str, Any] = Field(default={})
     enforce_parameter_schema: Literal[True]
     concurrency_limit: ConcurrencyDeclaration | None = None
@@ -69,10 +72,18 @@ class DeploymentDeclaration(_Declared):
         """Name of the flow's file and function."""
         return self.entrypoint.rpartition(".")[2]
 
+    @property
+    def platform(self) -> str:
+        """Name of the platform."""
+        return self.name.rpartition(".")[0]
+
     @model_validator(mode="after")
     def _is_safe(self) -> DeploymentDeclaration:
-        if MANAGED not in self.tags:
-            raise ValueError(f"its tags lack {MANAGED}, so that it would never be removed again")
+        missing = [tag for tag in (MANAGED, self.platform) if tag not in self.tags]
+        if missing:
+            raise ValueError(f"its tags lack {missing[0]}, so that it would never be removed again")
+        if self.name != f"{self.platform}.{self.flow.replace('_', '-')}":
+            raise ValueError(f"its name does not end in the name of its flow, {self.flow}")
         slugs = [schedule.slug for schedule in self.schedules]
         if len(slugs) != len(set(slugs)):
             raise ValueError("two of its schedules have the same slug")
@@ -104,9 +115,8 @@ class Declaration(_Declared):
 
     @model_validator(mode="after")
     def _names_each_once(self) -> Declaration:
-        seen = [(d.flow, d.name) for d in self.deployments]
-        twice = {key for key in seen if seen.count(key) > 1}
+        seen = [deployment.name for deployment in self.deployments]
+        twice = sorted(name for name in set(seen) if seen.count(name) > 1)
         if twice:
-            flow, name = sorted(twice)[0]
-            raise ValueError(f"{flow}/{name} is declared twice")
+            raise ValueError(f"{twice[0]} is declared twice")
         return self

@@ -55,7 +55,7 @@ def schedules(server: Orchestrator) -> dict[str, set[str]]:
     return {
         deployment["entrypoint"]: {schedule["slug"] for schedule in deployment["schedules"]}
         for deployment in ask(server, "/deployments/filter")
-        if deployment["name"] == PLATFORM
+        if PLATFORM in deployment["tags"]
     }
 
 
@@ -92,10 +92,10 @@ def test_what_is_declared_is_there_and_nothing_else_of_ours(server, tmp_path) ->
     assert schedule in kept
     less.write_text(kept.replace(f"    schedules:\n      - {schedule}\n", ""))
     taken_back = apply(less, **access)
-    assert f"recover-database/{PLATFORM}" in taken_back.removed
+    assert f"{PLATFORM}.recover-database" in taken_back.removed
     assert schedules(server)["flows.backup_files.backup_files"] == set()
     assert "flows.recover_database.recover_database" not in schedules(server)
-    others = [d for d in ask(server, "/deployments/filter") if d["name"] == "another-platform"]
+    others = [d for d in ask(server, "/deployments/filter") if "another-platform" in d["tags"]]
     assert len(others) == len(there), "another platform's deployments stay"
 
 

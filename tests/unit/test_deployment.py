@@ -25,7 +25,7 @@ def test_every_flow_is_deployed_for_the_platform() -> None:
     found = deployment.read_declaration(SETTINGS)
     flows = {path.stem for path in (ROOT / "flows").glob("*.py")} - {"__init__"}
     assert {d.flow for d in found.deployments} == flows
-    assert {d.name for d in found.deployments} == {"cad"}
+    assert {d.name for d in found.deployments} == {f"cad.{f.replace('_', '-')}" for f in flows}
     assert {d.work_pool.work_queue_name for d in found.deployments} == {"cad"}
     told = {str(d.parameters["request"]["config"]) for d in found.deployments if d.parameters}
     assert told == {"/srv/cad/lifeboat.yaml"}
@@ -54,7 +54,9 @@ def test_backups_run_by_themselves_and_recoveries_never() -> None:
         (", active: true}", "}", r"schedules\.0\.active: it is required"),
         ("slug: daily, ", "", r"schedules\.0\.slug: it is required"),
         ("CANCEL_NEW", "ENQUEUE", "one backup is wanted, not forty"),
-        ("tags: [lifeboat, backup]", "tags: [backup, daily]", "never be removed again"),
+        ("tags: [lifeboat, ", "tags: [x, ", "lack lifeboat, so that it would never be removed"),
+        ('tags: [lifeboat, "{{ $LIFEBOAT_PLATFORM }}"', "tags: [lifeboat, x", "would never be rem"),
+        (".ship-wal", ".ship", "does not end in the name of its flow, ship_wal"),
         ("flows.ship_wal.ship_wal", "flows/ship_wal.py:ship_wal", "entrypoint"),
         ("$LIFEBOAT_CONFIG", "$LIFEBOAT_CONFG", "no variable LIFEBOAT_CONFG"),
         ("enforce_parameter_schema: true", "enforce_parameter_schema: false", "enforce_parameter"),
@@ -68,20 +70,21 @@ def test_a_mistake_is_told_before_anything_is_deployed(tmp_path, old, new, told)
 
 
 def test_a_recovery_with_a_schedule_or_a_limit_is_refused(tmp_path) -> None:
+    tags = '    tags: [lifeboat, "{{ $LIFEBOAT_PLATFORM }}", recovery]\n'
+    assert tags in TEXT
     for added in (
         "    concurrency_limit: *one\n",
         '    schedules: [{slug: x, cron: "0 0 * * *", active: true}]\n',
     ):
-        text = TEXT.replace(
-            "    tags: [lifeboat, recovery]\n", f"    tags: [lifeboat, recovery]\n{added}"
-        )
+        text = TEXT.replace(tags, tags + added, 1)
         with pytest.raises(SettingsError, match="a recovery has no"):
             declared(tmp_path, text)
 
 
 def test_two_deployments_of_one_name_are_refused(tmp_path) -> None:
     text = TEXT.replace("flows.ship_wal.ship_wal", "flows.backup_files.backup_files")
-    with pytest.raises(SettingsError, match="backup_files/.* is declared twice"):
+    text = text.replace(".ship-wal", ".backup-files")
+    with pytest.raises(SettingsError, match=r"backup-files is declared twice"):
         declared(tmp_path, text)
 
 
@@ -93,7 +96,7 @@ def test_two_deployments_of_one_name_are_refused(tmp_path) -> None:
             "flows.ship_wall.ship_wal",
             "flows.ship_wall.ship_wal: .*No mod",
         ),
-        ("flows.ship_wal.ship_wal", "flows.ship_wal.ship", "flows.ship_wal.ship: .*not found"),
+        ("flows.ship_wal.ship_wal", "flows.drill.ship_wal", "flows.drill.ship_wal: .*not found"),
         ("{request: {config:", "{request: {confg:", "parameters do not fit"),
     ],
 )
