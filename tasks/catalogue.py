@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from lifeboat.core.continuity import BaseCopy
 from lifeboat.core.errors import PermanentError, RecoveryError
 from lifeboat.core.points import (
     FACTS_NAME,
@@ -24,15 +26,17 @@ from lifeboat.core.points import (
     merge_copies,
     taken_at_of,
 )
+from lifeboat.core.wal import parse_lsn
 from lifeboat.settings import Settings
 from lifeboat.tools import restic
 from tasks import marks
 from tasks.orchestration import side_by_side
-from tasks.places import hot_directory, repository
+from tasks.places import hot_directory, repository, snapshot_names
 
 log = logging.getLogger("lifeboat")
 
 WAL_FROM = "wal_from"
+WAL = "wal"
 SET = "set"
 CONTENT = "content"
 
@@ -97,24 +101,29 @@ def _points_in(settings: Settings, asset: Asset, tier: Tier) -> list[RecoveryPoi
 
 
 def _hot_points(settings: Settings) -> list[RecoveryPoint]:
-    points = []
+    return [
+        RecoveryPoint(
+            asset=Asset.DATABASE,
+            id=facts.point,
+            taken_at=facts.taken_at,
+            copies={Tier.HOT: str(directory)},
+            bytes=facts.directories["base"].bytes,
+            files=facts.directories["base"].files,
+            set_id=facts.set_id,
+        )
+        for directory, facts in _hot_copies(settings)
+    ]
+
+
+def _hot_copies(settings: Settings) -> Iterator[tuple[Path, Facts]]:
+    """Each hot copy's directory, and what it says of itself."""
     for path in hot_directory(settings).glob(f"*/{FACTS_NAME}"):
         # `.partial`: a backup that did not finish. No base: a recovery has renamed it into place.
         if path.parent.suffix or not (path.parent / "base").is_dir():
             continue
-        facts = parse_facts(path.read_bytes(), where=str(path))
-        points.append(
-            RecoveryPoint(
-                asset=Asset.DATABASE,
-                id=facts.point,
-                taken_at=facts.taken_at,
-                copies={Tier.HOT: str(path.parent)},
-                bytes=facts.directories["base"].bytes,
-                files=facts.directories["base"].files,
-                set_id=facts.set_id,
-            )
-        )
-    return points
+        # A newer one may take its place while we look.
+        with suppress(FileNotFoundError):
+            yield path.parent, parse_facts(path.read_bytes(), where=str(path))
 
 
 def parse_facts(data: bytes, *, where: str) -> Facts:
@@ -141,11 +150,19 @@ def read_facts(settings: Settings, point: RecoveryPoint, tier: Tier | None = Non
 
 def facts_path(store: restic.Repository, snapshot_id: str) -> str:
     snapshot = next((s for s in store.snapshots() if s.id == snapshot_id), None)
-    paths = snapshot.paths if snapshot else ()
-    path = next((p for p in paths if p.endswith("/" + FACTS_NAME)), None)
+    if snapshot is None:
+        raise PermanentError(
+            f"Reading the facts of snapshot {snapshot_id[:8]}: it is not there.",
+            hint="Choose another recovery point.",
+        )
+    return _facts_path(snapshot)
+
+
+def _facts_path(snapshot: restic.Snapshot) -> str:
+    path = next((p for p in snapshot.paths if p.endswith("/" + FACTS_NAME)), None)
     if path is None:
         raise PermanentError(
-            f"Reading the facts of snapshot {snapshot_id[:8]}: it has no {FACTS_NAME}.",
+            f"Reading the facts of snapshot {snapshot.short_id}: it has no {FACTS_NAME}.",
             hint="Choose another recovery point.",
         )
     return path
@@ -192,3 +209,69 @@ def wal_starts(settings: Settings, points: Iterable[RecoveryPoint], tier: Tier) 
             start = database.start_lsn
         starts[point.id] = start
     return starts
+
+
+def base_copies(settings: Settings, tier: Tier) -> tuple[BaseCopy, ...]:
+    """What each base copy in a tier needs of the WAL, newest first; hot copies count as local.
+
+    A copy whose description is damaged is told and left out: no recovery could use it either.
+    """
+    found: dict[str, BaseCopy] = {}
+    if tier is not Tier.S3:
+        found = {facts.point: base_copy_of(facts) for _, facts in _hot_copies(settings)}
+    if tier is not Tier.HOT:
+        found |= {base.point: base for base in _stored_bases(settings, tier)}
+    return tuple(sorted(found.values(), key=lambda base: base.taken_at, reverse=True))
+
+
+# Asked for every minute; restic itself is asked only when there are other snapshots than before.
+_bases_of: dict[str, tuple[frozenset[str], tuple[BaseCopy, ...]]] = {}
+
+
+def _stored_bases(settings: Settings, tier: Tier) -> tuple[BaseCopy, ...]:
+    store = repository(settings, Asset.DATABASE, tier)
+    names = snapshot_names(settings, Asset.DATABASE, tier)
+    known = _bases_of.get(store.location)
+    if known is None or known[0] != names:
+        bases = []
+        for snapshot in store.snapshots(tags={"asset": str(Asset.DATABASE)}) if names else ():
+            point, tag = snapshot.tags.get("point"), snapshot.tags.get(WAL)
+            if point and tag:
+                bases.append(BaseCopy.of_tag(tag, point=point, taken_at=taken_at_of(point)))
+            elif point and (base := _described_base(store, snapshot)):
+                bases.append(base)
+        known = _bases_of[store.location] = (names, tuple(bases))
+    return known[1]
+
+
+_described: dict[tuple[str, str], BaseCopy | None] = {}
+
+
+def _described_base(store: restic.Repository, snapshot: restic.Snapshot) -> BaseCopy | None:
+    """Of a copy from before its tags told all, what its `lifeboat.json` says; read once."""
+    key = (store.location, snapshot.id)
+    if key not in _described:
+        try:
+            told = store.dump(snapshot.id, _facts_path(snapshot))
+            where = f"{snapshot.tags['point']} in {store.location}"
+            _described[key] = base_copy_of(parse_facts(told, where=where))
+        except PermanentError as error:
+            log.warning("%s", error)
+            _described[key] = None
+    return _described[key]
+
+
+def base_copy_of(facts: Facts) -> BaseCopy:
+    """What a base copy needs of the WAL. Raise PermanentError if the point is none."""
+    told = facts.database
+    if told is None:
+        raise PermanentError(f"Reading {facts.point}: it holds no database.")
+    return BaseCopy(
+        point=facts.point,
+        system_identifier=told.system_identifier,
+        timeline=told.timeline,
+        start_lsn=parse_lsn(told.start_lsn),
+        stop_lsn=parse_lsn(told.stop_lsn),
+        segment_bytes=told.wal_segment_bytes,
+        taken_at=facts.taken_at,
+    )

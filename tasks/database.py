@@ -102,8 +102,10 @@ def verify_copy(settings: Settings, copy: BaseCopy) -> Facts:
     files, size = filesystem.tree_size(base)
     # Names have whole seconds; rounding up keeps the promise that the base is from before them.
     taken_at = copy.backup.stopped_at.replace(microsecond=0) + timedelta(seconds=1)
+    point = point_id(Asset.DATABASE, taken_at)
+    final = _place_of(settings, point) / "base"  # where it is when it is stored
     facts = Facts(
-        point=point_id(Asset.DATABASE, taken_at),
+        point=point,
         asset=Asset.DATABASE,
         platform=settings.platform,
         host=socket.gethostname(),
@@ -121,18 +123,15 @@ def verify_copy(settings: Settings, copy: BaseCopy) -> Facts:
             tables=copy.tables,
             sequences=copy.sequences,
         ),
-        directories={"base": DirectoryFacts(path=str(base), files=files, bytes=size)},
+        directories={"base": DirectoryFacts(path=str(final), files=files, bytes=size)},
     )
     filesystem.atomic_write(copy.directory / FACTS_NAME, facts.model_dump_json(indent=2).encode())
     current_run().uses_points(facts.point)
     return facts
 
 
-def store_copy(settings: Settings, copy: BaseCopy, facts: Facts) -> None:
-    """Snapshot the copy and its facts into both tiers."""
-    vault.store_in_both_tiers(
-        settings, facts, [copy.directory / FACTS_NAME, copy.directory / "base"]
-    )
+def _place_of(settings: Settings, point: str) -> Path:
+    return places.hot_directory(settings) / point
 
 
 @step()
@@ -142,11 +141,23 @@ def publish_hot_copy(settings: Settings, copy: BaseCopy, facts: Facts) -> Path:
     Stands aside from a recovery, which may be about to rename one of them into place.
     """
     locks.stand_aside(settings, doing="Publishing the hot copy")
-    hot = places.hot_directory(settings)
-    place = hot / facts.point
+    place = _place_of(settings, facts.point)
     copy.directory.rename(place)
-    filesystem.sync_directory(hot)
-    for older in hot.iterdir():
+    filesystem.sync_directory(place.parent)
+    for older in place.parent.iterdir():
         if older != place and not older.name.endswith(UNFINISHED):
             shutil.rmtree(older)
     return place
+
+
+def store_copy(settings: Settings, hot: Path, facts: Facts) -> None:
+    """Snapshot the hot copy and its facts into both tiers.
+
+    A recovery may rename the copy into place meanwhile, and restic passes over what vanishes below
+    a directory: a snapshot that does not hold every file of the copy is removed again. Raises
+    LockBusy then, and what `vault.store_in_both_tiers` raises.
+    """
+    note, base = hot / FACTS_NAME, hot / "base"
+    told = facts.directories["base"]
+    expected = vault.Extent(files=told.files + 1, bytes=told.bytes + note.stat().st_size)
+    vault.store_in_both_tiers(settings, facts, [note, base], exactly=expected)

@@ -6,12 +6,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from lifeboat.core.errors import LockBusy, PreconditionError, RecoveryError
 from lifeboat.core.points import Asset, Tier
 from lifeboat.settings import Settings
-from tasks import backup, catalogue, clock, locks, places
+from tasks import backup, catalogue, clock, locks, places, wal_continuity
 from tasks.record import last_run_at
 
 log = logging.getLogger("lifeboat")
@@ -20,6 +20,7 @@ _LOOK_SECONDS = 1.0
 _AGAIN_SECONDS = 60.0  # after a failure, then twice as long each time, at most the job's interval
 # A host that was recovered or rebooted a moment ago has better things to do than to test itself.
 SETTLE_SECONDS = 600.0
+_HURRY_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -29,16 +30,7 @@ class Job:
     every_seconds: float
     act: Callable[[], object]
     due_in_seconds: Callable[[], float] = lambda: 0.0
-    _called: threading.Event = field(default_factory=threading.Event, compare=False, repr=False)
-
-    def call(self) -> None:
-        """Let it be done now, before its time; call again what still needs it afterwards."""
-        self._called.set()
-
-    def wait(self, seconds: float) -> None:
-        """Return when so much time is over, or when it is called from now on."""
-        self._called.clear()
-        self._called.wait(max(0.0, seconds))
+    due_because: Callable[[], str | None] = lambda: None  # why it can't wait until then
 
 
 def backup_job(
@@ -57,7 +49,12 @@ def backup_job(
         age = (clock.now() - points[0].taken_at).total_seconds()
         return max(0.0, every_seconds - age)
 
-    return Job(every_seconds, act, due_in_seconds)
+    def due_because() -> str | None:
+        if asset is not Asset.DATABASE:
+            return None
+        return wal_continuity.base_is_due_because(settings)
+
+    return Job(every_seconds, act, due_in_seconds, due_because)
 
 
 def upkeep_job(
@@ -95,7 +92,8 @@ def keep(settings: Settings, jobs: Mapping[str, Job]) -> None:
 
 def _repeat(settings: Settings, name: str, job: Job) -> None:
     try:
-        job.wait(job.due_in_seconds())
+        first = job.due_in_seconds()
+        _rest(name, first, job.due_because)
     except RecoveryError as error:
         log.warning("Looking when %s is due: %s It is done now.", name, error)
     failures = 0
@@ -105,7 +103,9 @@ def _repeat(settings: Settings, name: str, job: Job) -> None:
         pause = job.every_seconds
         if failures:
             pause = min(pause, _AGAIN_SECONDS * 2 ** min(failures - 1, 10))
-        job.wait(max(_LOOK_SECONDS, pause - (time.monotonic() - began)))
+        # What has just failed is not hurried: its reason is still there.
+        because = job.due_because if not failures else lambda: None
+        _rest(name, pause - (time.monotonic() - began), because)
 
 
 def _done(settings: Settings, name: str, job: Job) -> bool:
@@ -122,3 +122,14 @@ def _done(settings: Settings, name: str, job: Job) -> bool:
     else:
         return True
     return False
+
+
+def _rest(name: str, seconds: float, because: Callable[[], str | None]) -> None:
+    """Wait until a job is due by the clock, or for a reason of its own."""
+    until = time.monotonic() + max(_LOOK_SECONDS, seconds)
+    while (left := until - time.monotonic()) > 0:
+        time.sleep(min(left, _HURRY_SECONDS))
+        why = because()
+        if why:
+            log.warning("%s is due at once: %s", name, why)
+            return

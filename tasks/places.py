@@ -20,6 +20,8 @@ _S3_REPOSITORY = {
     Asset.CONFIG: "configs",
 }
 RESTIC_TIERS = (Tier.LOCAL, Tier.S3)
+WAL_PREFIX = "database/wal/"
+SEALED = ".zst.age"
 
 
 def records_directory(settings: Settings) -> Path:
@@ -36,6 +38,11 @@ def hot_directory(settings: Settings) -> Path:
 
 def wal_directory(settings: Settings) -> Path:
     return settings.vault.local / "database" / "wal"
+
+
+def wal_key(system_identifier: str, name: str) -> str:
+    """The object of a WAL file: in one place for each timeline, whatever directory it lay in."""
+    return f"{WAL_PREFIX}{system_identifier}/{name[:8]}/{name}{SEALED}"
 
 
 @functools.lru_cache(maxsize=8)
@@ -86,6 +93,21 @@ def repository(settings: Settings, asset: Asset, tier: Tier) -> restic.Repositor
         cache_directory=local / "cache" if local.exists() else None,
         host=settings.platform,
     )
+
+
+def snapshot_names(settings: Settings, asset: Asset, tier: Tier) -> frozenset[str]:
+    """The names under which a repository keeps its snapshots, without opening it.
+
+    Empty where there is no repository. Raises TransientError if the bucket can't be reached.
+    """
+    if tier is Tier.S3:
+        keys = bucket(settings).list(f"{_S3_REPOSITORY[asset]}/snapshots/")
+        return frozenset(item.key.rpartition("/")[2] for item in keys)
+    try:
+        place = settings.vault.local / str(asset) / "repository" / "snapshots"
+        return frozenset(path.name for path in place.iterdir())
+    except FileNotFoundError:
+        return frozenset()
 
 
 def configuration_repository(bucket: s3.Bucket, *, region: str) -> restic.Repository:

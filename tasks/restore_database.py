@@ -21,7 +21,7 @@ from lifeboat.core.timeline import Phase
 from lifeboat.core.wal import format_lsn
 from lifeboat.settings import Settings
 from lifeboat.tools import filesystem, postgres
-from tasks import catalogue, places, progress, services, wal, wal_replay
+from tasks import catalogue, places, progress, services, wal_receiver, wal_replay
 from tasks.database import connection
 from tasks.orchestration import step
 from tasks.record import current_run
@@ -195,7 +195,7 @@ def rearm_wal(settings: Settings) -> None:
 
     Before the application starts: with synchronous WAL its commits wait for the receiver.
     """
-    wal.rearm(settings)
+    wal_receiver.rearm(settings)
 
 
 def discard(incoming: Incoming) -> None:

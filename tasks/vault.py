@@ -8,11 +8,13 @@ import tempfile
 from collections.abc import Collection
 from pathlib import Path
 
+from pydantic import BaseModel, ConfigDict
+
 from lifeboat.core.errors import PermanentError, PreconditionError, RecoveryError
 from lifeboat.core.points import Asset, Facts, Tier
 from lifeboat.settings import Settings
 from lifeboat.tools import filesystem, restic, seal
-from tasks import catalogue, progress
+from tasks import catalogue, locks, progress
 from tasks.orchestration import side_by_side, step
 from tasks.places import (
     RESTIC_TIERS,
@@ -54,18 +56,34 @@ def ensure_prepared(settings: Settings) -> None:
         prepare_vault(settings)
 
 
+class Extent(BaseModel):
+    """How much a snapshot of something that does not change must hold."""
+
+    model_config = ConfigDict(frozen=True)
+
+    files: int
+    bytes: int
+
+
 @step(retries=3)
 def store_snapshot(
-    settings: Settings, tier: Tier, facts: Facts, paths: Collection[Path]
+    settings: Settings,
+    tier: Tier,
+    facts: Facts,
+    paths: Collection[Path],
+    exactly: Extent | None = None,
 ) -> restic.BackupSummary:
     """Put directories and their `lifeboat.json` into one tier's repository as one point.
 
-    A backup that fails half way leaves no snapshot, so no point that could be chosen.
+    A backup that fails half way leaves no snapshot, so no point that could be chosen; nor does one
+    that holds more or less than `exactly` that much, or whose source went away: for that it raises
+    PermanentError, or LockBusy while a recovery runs.
     """
     tags = {"asset": str(facts.asset), "point": facts.point, "platform": facts.platform}
     if facts.database:
-        # So that pruning WAL need not open every base.
+        # So that pruning WAL, and looking for holes in it, need not open every base.
         tags[catalogue.WAL_FROM] = facts.database.start_lsn
+        tags[catalogue.WAL] = catalogue.base_copy_of(facts).tag
     if facts.set_id:
         tags[catalogue.SET] = facts.set_id
     if facts.fingerprint:
@@ -76,6 +94,17 @@ def store_snapshot(
         taken_at=facts.taken_at,
         on_progress=progress.of_restic(f"{facts.asset} to {tier}"),
     )
+    got = Extent(files=summary.total_files, bytes=summary.total_bytes)
+    if exactly and (got != exactly or not all(path.exists() for path in paths)):
+        repository(settings, facts.asset, tier).forget([summary.snapshot_id])
+        doing = f"Storing {facts.point} in {tier}"
+        locks.stand_aside(settings, doing=doing)
+        raise PermanentError(
+            f"{doing}: it changed or went away meanwhile ({got.files} files with {got.bytes} "
+            f"bytes were there, of {exactly.files} with {exactly.bytes}).",
+            hint="No recovery point was made of it. If a recovery took it, all is well: the next "
+            "backup makes one.",
+        )
     log.info(
         "%s in %s: %d files, %d new bytes, %.1f s",
         facts.point,
@@ -87,11 +116,13 @@ def store_snapshot(
     return summary
 
 
-def store_in_both_tiers(settings: Settings, facts: Facts, paths: Collection[Path]) -> None:
+def store_in_both_tiers(
+    settings: Settings, facts: Facts, paths: Collection[Path], *, exactly: Extent | None = None
+) -> None:
     """Local and S3 at the same time. If one fails this raises, and the other's copy counts."""
     side_by_side(
         {
-            str(tier): functools.partial(store_snapshot, settings, tier, facts, paths)
+            str(tier): functools.partial(store_snapshot, settings, tier, facts, paths, exactly)
             for tier in RESTIC_TIERS
         }
     )

@@ -19,7 +19,13 @@ from pydantic import BaseModel, ConfigDict
 from lifeboat.core import wal as log_positions
 from lifeboat.core.errors import PermanentError, RecoveryError
 from lifeboat.core.points import DatabaseFacts, Facts, Tier
-from lifeboat.core.wal import PARTIAL, history_timeline
+from lifeboat.core.wal import (
+    PARTIAL,
+    Segment,
+    history_timeline,
+    partial_segments,
+    whole_segments,
+)
 from lifeboat.settings import Settings
 from lifeboat.tools import postgres, s3, seal
 from tasks import places, vault
@@ -52,8 +58,18 @@ class _Sources:
     carried: Mapping[str, Path]  # pg_wal of the base copy; its last segment is not complete
     prefer: Tier
 
-    def names(self) -> set[str]:
-        return {*self.local, *self.remote, *self.salvaged, *self.carried}
+    def whole(self, segment_bytes: int) -> set[Segment]:
+        """Segments of which some place has all."""
+        found = whole_segments({*self.local, *self.remote}, segment_bytes)
+        for place in (self.salvaged, self.carried):
+            there = whole_segments(place, segment_bytes)
+            found |= there - {max(there, key=lambda s: s.number, default=None)}
+        return found
+
+    def ends(self, segment_bytes: int) -> set[Segment]:
+        """Segments whose copies may end within: partial ones, and the last of a data directory."""
+        found = partial_segments({*self.local, *self.remote}, segment_bytes)
+        return found | whole_segments({*self.salvaged, *self.carried}, segment_bytes)
 
     def all_of(self, name: str) -> Iterator[Path | str]:
         yield from self.complete(name)
@@ -70,10 +86,10 @@ class _Sources:
         """Copies that may end within the segment."""
         if name in self.salvaged:
             yield self.salvaged[name]
-        if name + PARTIAL in self.local:
-            yield self.local[name + PARTIAL]
         if name in self.carried:
             yield self.carried[name]
+        if name + PARTIAL in self.local:
+            yield self.local[name + PARTIAL]
         if name + PARTIAL in self.remote:
             yield name + PARTIAL
 
@@ -197,7 +213,8 @@ def _collect(
         stop_lsn=log_positions.parse_lsn(told.stop_lsn),
         target_timeline=target,
         ancestors=log_positions.parse_history(history.read_text()) if history else (),
-        available=log_positions.usable_segments(sources.names(), size),
+        available=sources.whole(size),
+        growing=sources.ends(size),
         segment_bytes=size,
     )
     segments: dict[str, Path] = {}

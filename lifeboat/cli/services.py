@@ -26,9 +26,9 @@ def receive(config: ConfigOption = None) -> None:
     """Receive the database's WAL into the local vault, until ended. Run it as a service."""
     choose_orchestrator(without_prefect=True, with_prefect=False)
     from lifeboat.settings import load_settings
-    from tasks import wal as wal_tasks
+    from tasks import wal_receiver
 
-    wal_tasks.receive(load_settings(config))
+    wal_receiver.receive(load_settings(config))
 
 
 @wal.command()
@@ -51,9 +51,9 @@ def asynchronous(config: ConfigOption = None) -> None:
     """
     choose_orchestrator(without_prefect=True, with_prefect=False)
     from lifeboat.settings import load_settings
-    from tasks import wal as wal_tasks
+    from tasks import wal_receiver
 
-    wal_tasks.disarm(load_settings(config))
+    wal_receiver.disarm(load_settings(config))
     typer.echo("Commits no longer wait for the WAL receiver. What it lags may be lost.")
 
 

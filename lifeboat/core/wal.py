@@ -16,6 +16,7 @@ from lifeboat.core.errors import PreconditionError
 _SEGMENT = re.compile(r"^(?P<timeline>[0-9A-F]{8})(?P<log>[0-9A-F]{8})(?P<segment>[0-9A-F]{8})$")
 _HISTORY = re.compile(r"^(?P<timeline>[0-9A-F]{8})\.history$")
 PARTIAL = ".partial"
+DEFAULT_SEGMENT_BYTES = 16 << 20
 
 
 def parse_lsn(text: str) -> int:
@@ -58,9 +59,37 @@ def is_segment_name(name: str) -> bool:
     return bool(_SEGMENT.match(name))
 
 
-def usable_segments(names: Iterable[str], segment_bytes: int) -> frozenset[Segment]:
-    """The segments among file names; a `.partial` file counts, other files do not."""
-    return frozenset(filter(None, (Segment.parse(name, segment_bytes) for name in names)))
+@dataclass(frozen=True)
+class Position:
+    """A place in the log of one cluster, as `<system identifier>/<timeline>/<LSN>`."""
+
+    system_identifier: str
+    timeline: int
+    lsn: int
+
+    def __str__(self) -> str:
+        return f"{self.system_identifier}/{self.timeline}/{format_lsn(self.lsn)}"
+
+    @classmethod
+    def parse(cls, text: str) -> Position:
+        """Raise PreconditionError if the text is none."""
+        system, _, rest = text.partition("/")
+        timeline, _, lsn = rest.partition("/")
+        if not system or not timeline.isdecimal():
+            raise PreconditionError(f"Reading a place in the log: {text!r} is none.")
+        return cls(system, int(timeline), parse_lsn(lsn))
+
+
+def whole_segments(names: Iterable[str], segment_bytes: int) -> frozenset[Segment]:
+    """The complete segments among file names."""
+    there = (Segment.parse(name, segment_bytes) for name in names if is_segment_name(name))
+    return frozenset(filter(None, there))
+
+
+def partial_segments(names: Iterable[str], segment_bytes: int) -> frozenset[Segment]:
+    """The segments among file names of which there is a `.partial`."""
+    growing = (name.removesuffix(PARTIAL) for name in names if name.endswith(PARTIAL))
+    return whole_segments(growing, segment_bytes)
 
 
 def history_timeline(name: str) -> int | None:
@@ -103,36 +132,26 @@ def plan_replay(
     target_timeline: int,
     ancestors: Sequence[Switch],
     available: Iterable[Segment],
+    growing: Iterable[Segment] = (),
     segment_bytes: int,
 ) -> Replay:
     """Choose the segments from a base backup's start to the newest there is on a timeline.
 
-    `ancestors` is the history of `target_timeline` (empty for the base's own timeline).
+    `ancestors` is the history of `target_timeline` (empty for the base's own timeline). Segments
+    that are `growing` may end within; they count only where nothing comes after them.
 
     Raise PreconditionError, naming the first missing segment, if the log has a hole before its
     newest segment or ends before the base backup is consistent; and if the base backup is not an
     ancestor of the target timeline. A hole must fail a recovery and never shorten it silently.
     """
-    path = _timeline_path(base_timeline, stop_lsn, target_timeline, ancestors)
-    have = set(available)
-    first = start_lsn // segment_bytes
-    # What an ancestor wrote after the switch is not part of this history.
-    ends = dict(path)
-    newest = max(
-        (
-            s.number
-            for s in have
-            if s.timeline in ends
-            and ((end := ends[s.timeline]) is None or s.number * segment_bytes < end)
-        ),
-        default=-1,
-    )
+    path = timeline_path(base_timeline, stop_lsn, target_timeline, ancestors)
+    there = segments_along(path, available, growing, segment_bytes=segment_bytes)
+    newest = max(there, default=-1)
     needed_until = max(newest, (stop_lsn - 1) // segment_bytes)
     chosen: list[Segment] = []
-    for number in range(first, needed_until + 1):
-        segment = _segment_on_path(path, number, segment_bytes, have)
-        if segment is None:
-            wanted = Segment(_timeline_at(path, number * segment_bytes), number)
+    for number in range(start_lsn // segment_bytes, needed_until + 1):
+        if number not in there:
+            wanted = wanted_at(path, number, segment_bytes)
             newest_name = Segment(target_timeline, max(newest, 0)).name(segment_bytes)
             raise PreconditionError(
                 f"Collecting the WAL: segment {wanted.name(segment_bytes)} is missing "
@@ -140,14 +159,23 @@ def plan_replay(
                 hint="Nothing was touched. Recover from a newer base backup, or to a time before "
                 "the gap; `lifeboat points` shows the base backups.",
             )
-        chosen.append(segment)
+        chosen.append(there[number])
     return Replay(timeline=target_timeline, segments=tuple(chosen))
 
 
-def _timeline_path(
+# --- the way through the timelines ----------------------------------------------------------
+
+TimelinePath = tuple[tuple[int, int | None], ...]
+"""(timeline, the LSN at which the next one branches off, or None) in the order of replay."""
+
+
+def timeline_path(
     base_timeline: int, stop_lsn: int, target: int, ancestors: Sequence[Switch]
-) -> tuple[tuple[int, int | None], ...]:
-    """(timeline, end LSN or None) from the base's timeline to the target's."""
+) -> TimelinePath:
+    """From the base's timeline to the target's.
+
+    Raise PreconditionError if a base that ended at `stop_lsn` is not part of the target's history.
+    """
     if base_timeline == target:
         return ((target, None),)
     path: list[tuple[int, int | None]] = [(s.timeline, s.lsn) for s in ancestors]
@@ -161,25 +189,51 @@ def _timeline_path(
     return (*path[on_path:], (target, None))
 
 
-def _timeline_at(path: Sequence[tuple[int, int | None]], lsn: int) -> int:
-    return next(timeline for timeline, end in path if end is None or lsn < end)
+def segments_along(
+    path: TimelinePath,
+    whole: Iterable[Segment],
+    growing: Iterable[Segment] = (),
+    *,
+    segment_bytes: int,
+) -> dict[int, Segment]:
+    """What a recovery along a path can replay, by number; there may be holes.
 
-
-def _segment_on_path(
-    path: Sequence[tuple[int, int | None]], number: int, segment_bytes: int, have: set[Segment]
-) -> Segment | None:
-    """The newest timeline's copy of a segment: it holds all that its ancestors' copies hold.
-
-    PostgreSQL copies the part before the switch into the new timeline's first segment.
+    Where a timeline branches off within a segment, only the new timeline's copy holds all of it:
+    PostgreSQL copies the part before the switch. An older timeline's copy, and one that is still
+    growing, will do for the newest number alone, after which nothing comes.
     """
-    begin, end = number * segment_bytes, (number + 1) * segment_bytes
-    for index in range(len(path) - 1, -1, -1):
-        timeline, switch = path[index]
-        born = path[index - 1][1] if index else 0
-        alive = born < end and (switch is None or begin < switch)
-        if alive and Segment(timeline, number) in have:
-            return Segment(timeline, number)
-    return None
+    whole = frozenset(whole)
+    found = {s.number: s for s in whole if s == wanted_at(path, s.number, segment_bytes)}
+    last = max(
+        (s for s in {*whole, *growing} if is_on_path(path, s, segment_bytes)),
+        key=lambda s: (s.number, s.timeline),
+        default=None,
+    )
+    if last is not None:
+        found.setdefault(last.number, last)
+    return found
+
+
+def wanted_at(path: TimelinePath, number: int, segment_bytes: int) -> Segment:
+    """The one segment of a number that holds all that a recovery along the path replays of it."""
+    end = (number + 1) * segment_bytes
+    wanted, born = path[0][0], 0
+    for timeline, switch in path:
+        if born < end:
+            wanted = timeline
+        born = switch or 0
+    return Segment(wanted, number)
+
+
+def is_on_path(path: TimelinePath, segment: Segment, segment_bytes: int) -> bool:
+    """Whether a segment holds anything that a recovery along the path replays."""
+    begin, end = segment.number * segment_bytes, (segment.number + 1) * segment_bytes
+    born = 0
+    for timeline, switch in path:
+        if timeline == segment.timeline:
+            return born < end and (switch is None or begin < switch)
+        born = switch or 0
+    return False
 
 
 def timeline_current_at(

@@ -144,12 +144,13 @@ class Bucket:
         finally:
             part.unlink(missing_ok=True)
 
-    def list(self, prefix: str = "") -> tuple[Object, ...]:
-        """Every object below a prefix, in the order of their keys."""
+    def list(self, prefix: str = "", *, after: str = "") -> tuple[Object, ...]:
+        """Every object below a prefix, in the order of their keys; those that come `after` one."""
         found = []
+        begin = {"StartAfter": self._key(after)} if after else {}
         with self._told(f"Listing {prefix or 'everything'} in bucket {self.name}"):
             pages = self._client.get_paginator("list_objects_v2").paginate(
-                Bucket=self.name, Prefix=self._key(prefix)
+                Bucket=self.name, Prefix=self._key(prefix), **begin
             )
             for page in pages:
                 for item in page.get("Contents", ()):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from datetime import datetime, timedelta, timezone
 
@@ -50,7 +49,7 @@ def kept(monkeypatch, job: keeper.Job) -> list[float]:
     pauses: list[float] = []
     monkeypatch.setattr(locks, "stand_aside", lambda settings, doing: None)
     monkeypatch.setattr(backup, "refuse_unproven", lambda settings, doing: None)
-    monkeypatch.setattr(keeper.Job, "wait", lambda job, seconds: pauses.append(seconds))
+    monkeypatch.setattr(keeper, "_rest", lambda name, seconds, because: pauses.append(seconds))
     with pytest.raises(Stop):
         keeper._repeat(None, "files", job)
     return pauses
@@ -86,12 +85,25 @@ def test_a_frequent_job_that_fails_keeps_its_pace(monkeypatch) -> None:
     assert [round(p) for p in pauses] == [0, 10, 10, 10]
 
 
-def test_a_job_that_is_called_does_not_wait() -> None:
-    job = keeper.Job(3600.0, lambda: None)
-    threading.Timer(0.05, job.call).start()
+def test_a_job_with_a_reason_does_not_wait(monkeypatch, caplog) -> None:
+    monkeypatch.setattr(keeper, "_HURRY_SECONDS", 0.01)
+    reasons = iter([None, None, "the log has a hole"])
     began = time.monotonic()
-    job.wait(30)
+    keeper._rest("database", 30, lambda: next(reasons))
     assert time.monotonic() - began < 5
+    assert "database is due at once: the log has a hole" in caplog.text
+
+
+def test_a_reason_does_not_hurry_what_has_just_failed(monkeypatch) -> None:
+    asked = []
+    monkeypatch.setattr(locks, "stand_aside", lambda settings, doing: None)
+    monkeypatch.setattr(backup, "refuse_unproven", lambda settings, doing: None)
+    monkeypatch.setattr(keeper, "_rest", lambda name, seconds, because: asked.append(because()))
+    away = TransientError("S3 is away")
+    job = keeper.Job(9.0, acts(None, away, None), due_because=lambda: "a hole")
+    with pytest.raises(Stop):
+        keeper._repeat(None, "database", job)
+    assert asked == ["a hole", "a hole", None, "a hole"]
 
 
 @pytest.mark.parametrize(

@@ -10,15 +10,17 @@ from hypothesis import strategies as st
 
 from lifeboat.core.errors import PreconditionError
 from lifeboat.core.wal import (
+    Position,
     Segment,
     Switch,
     format_lsn,
     is_segment_name,
     parse_history,
     parse_lsn,
+    partial_segments,
     plan_replay,
     timeline_current_at,
-    usable_segments,
+    whole_segments,
 )
 
 MB = 1 << 20
@@ -50,10 +52,28 @@ def test_a_segment_survives_its_name(timeline: int, number: int, size: int) -> N
 
 def test_names_that_are_none() -> None:
     names = ["00000002.history", "x", "000000010000000000000001.gz", "archive_status"]
-    assert usable_segments(names, SIZE) == frozenset()
+    assert whole_segments(names, SIZE) == partial_segments(names, SIZE) == frozenset()
 
 
-def plan(available, *, target=1, ancestors=(), base=1, start=0x2000028, stop=0x2000100):
+def test_whole_segments_and_partial_ones_are_told_apart() -> None:
+    names = ["000000010000000000000001", "000000010000000000000002.partial"]
+    assert whole_segments(names, SIZE) == {Segment(1, 1)}
+    assert partial_segments(names, SIZE) == {Segment(1, 2)}
+
+
+def test_a_position_survives_being_written() -> None:
+    told = Position("7412345678901234567", 3, 0x16B374D848)
+    assert str(told) == "7412345678901234567/3/16/B374D848"
+    assert Position.parse(str(told)) == told
+
+
+@pytest.mark.parametrize("text", ["", "77", "77/x/0/1", "77/1", "77/1/0", "/1/0/1"])
+def test_what_is_no_position_is_refused(text: str) -> None:
+    with pytest.raises(PreconditionError):
+        Position.parse(text)
+
+
+def plan(available, growing=(), *, target=1, ancestors=(), base=1, start=0x2000028, stop=0x2000100):
     return plan_replay(
         base_timeline=base,
         start_lsn=start,
@@ -61,6 +81,7 @@ def plan(available, *, target=1, ancestors=(), base=1, start=0x2000028, stop=0x2
         target_timeline=target,
         ancestors=ancestors,
         available=available,
+        growing=growing,
         segment_bytes=SIZE,
     )
 
@@ -101,6 +122,20 @@ def test_what_an_ancestor_wrote_after_the_switch_is_not_asked_for() -> None:
 def test_the_old_timelines_rest_fills_the_switch_segment_until_the_new_one_has_it() -> None:
     there = {Segment(1, 2), Segment(1, 3), Segment(1, 4)}
     assert plan(there, target=2, ancestors=(Switch(1, SWITCH),)).segments[-1] == Segment(1, 4)
+
+
+def test_the_old_timelines_rest_does_not_do_when_the_new_one_went_further() -> None:
+    """What the new timeline wrote into the rest of that segment would be passed over."""
+    there = {Segment(1, 2), Segment(1, 3), Segment(1, 4), Segment(2, 5)}
+    with pytest.raises(PreconditionError, match=Segment(2, 4).name(SIZE)):
+        plan(there, target=2, ancestors=(Switch(1, SWITCH),))
+
+
+def test_a_partial_counts_only_where_nothing_comes_after_it() -> None:
+    there = {Segment(1, 2), Segment(1, 3)}
+    assert plan(there, {Segment(1, 4)}).segments[-1] == Segment(1, 4)
+    with pytest.raises(PreconditionError, match=Segment(1, 4).name(SIZE)):
+        plan({*there, Segment(1, 5)}, {Segment(1, 4)})
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 """PostgreSQL: the server over its protocol, base copies by its own tools, and a cluster's files.
 
-`server` asks and tells a running server, `copies` makes and proves base copies, `cluster` reads and
-prepares what lies in a data directory, `scratch` starts a restored one on the side to question it.
+`server` asks and tells a running server, `replication` gets its WAL out as it is written, `copies`
+makes and proves base copies, `cluster` reads and prepares what lies in a data directory, `scratch`
+starts a restored one on the side to question it.
 """
 
 from lifeboat.tools.postgres.cluster import (
@@ -18,10 +19,24 @@ from lifeboat.tools.postgres.copies import (
     BaseBackup,
     base_backup,
     read_every_block,
-    receive_wal,
     require_same_major,
     tools_version,
     verify_backup,
+)
+from lifeboat.tools.postgres.replication import (
+    Flushed,
+    Receiver,
+    Slot,
+    drop_slot,
+    ensure_slot,
+    flushed_to,
+    free_slot,
+    receive_wal,
+    receiver_of,
+    set_synchronous,
+    slot_cap_bytes,
+    slot_of,
+    slot_restart_lsn,
 )
 from lifeboat.tools.postgres.scratch import (
     check_everything,
@@ -31,30 +46,26 @@ from lifeboat.tools.postgres.scratch import (
 from lifeboat.tools.postgres.server import (
     Connection,
     Identity,
-    Receiver,
     answers,
     check_references,
     database_bytes,
-    drop_slot,
-    ensure_slot,
     identify,
     now,
     query,
     read_every_row,
-    receiver_of,
     row_counts,
     sequences,
-    set_synchronous,
-    slot_restart_lsn,
     wait_until_ready,
 )
 
 __all__ = [
     "BaseBackup",
     "Connection",
+    "Flushed",
     "Identity",
     "Reached",
     "Receiver",
+    "Slot",
     "answers",
     "base_backup",
     "check_everything",
@@ -67,6 +78,8 @@ __all__ = [
     "end_orphan",
     "ensure_slot",
     "finish_recovery",
+    "flushed_to",
+    "free_slot",
     "identify",
     "now",
     "query",
@@ -81,6 +94,8 @@ __all__ = [
     "scratch_server",
     "sequences",
     "set_synchronous",
+    "slot_cap_bytes",
+    "slot_of",
     "slot_restart_lsn",
     "stage_recovery",
     "tools_version",

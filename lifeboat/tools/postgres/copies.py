@@ -1,6 +1,6 @@
-"""Base copies by PostgreSQL's own programs: made, proven block by block, and the WAL beside them.
+"""Base copies by PostgreSQL's own programs: made, and proven block by block.
 
-Source: PostgreSQL manual, pages of pg_basebackup, pg_verifybackup and pg_receivewal.
+Source: PostgreSQL manual, pages of pg_basebackup and pg_verifybackup.
 """
 
 from __future__ import annotations
@@ -148,38 +148,6 @@ def read_every_block(server: Connection) -> None:
                 f"Reading every block of the database: {_first(error.stderr_tail)}"
             ) from error
         raise
-
-
-def receive_wal(
-    server: Connection,
-    directory: Path,
-    *,
-    slot: str,
-    name: str,
-    synchronous: bool,
-    on_line: Callable[[str], None],
-) -> None:
-    """Receive WAL into a directory until the server goes away; then return.
-
-    Raises CommandFailed if it could not begin.
-    """
-    conninfo = (
-        f"host={server.host} port={server.port} user={server.user} application_name={name} "
-        "connect_timeout=5 keepalives_idle=5 keepalives_interval=5 keepalives_count=3"
-    )
-    process.run(
-        [
-            server.program("pg_receivewal"),
-            *("--directory", directory, "--slot", slot, "--dbname", conninfo),
-            *("--no-loop", "--no-password", "--status-interval=2"),
-            *(("--synchronous",) if synchronous else ()),
-        ],
-        doing="Receiving WAL",
-        env=server.environment,
-        secrets=[server.password],
-        on_error_line=on_line,
-        ok_codes=(0, 1),
-    )
 
 
 def _first(text: str) -> str:

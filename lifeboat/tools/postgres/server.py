@@ -19,7 +19,6 @@ from lifeboat.core.errors import (
     TransientError,
     VerificationFailed,
 )
-from lifeboat.core.wal import parse_lsn
 
 _CONNECT_SECONDS = 5
 _POLL_SECONDS = 0.05
@@ -65,16 +64,6 @@ class Identity:
     @property
     def major(self) -> int:
         return self.version_number // 10000
-
-
-@dataclass(frozen=True)
-class Receiver:
-    """A WAL receiver as the server sees it."""
-
-    state: str
-    flushed_lsn: int | None
-    lag_bytes: int | None
-    synchronous: bool
 
 
 def query(
@@ -324,63 +313,3 @@ def check_references(server: Connection, *, timeout_seconds: float) -> Reference
         if rows:
             dangling.append(f"foreign key {name}: {rows} rows of {child} refer to no {parent}")
     return References(keys=len(keys), dangling=tuple(dangling))
-
-
-# --- the slot and the receiver --------------------------------------------------------------
-
-
-def ensure_slot(server: Connection, slot: str) -> None:
-    """Make the physical slot that keeps WAL for the receiver; one that lost WAL is made anew."""
-    found = query(
-        server, "SELECT wal_status, active FROM pg_replication_slots WHERE slot_name = %s", [slot]
-    )
-    if found and found[0][0] == "lost" and not found[0][1]:
-        drop_slot(server, slot)
-        found = []
-    if not found:
-        query(server, "SELECT pg_create_physical_replication_slot(%s, true)", [slot])
-
-
-def drop_slot(server: Connection, slot: str) -> None:
-    query(
-        server,
-        "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s",
-        [slot],
-    )
-
-
-def slot_restart_lsn(server: Connection, slot: str) -> int | None:
-    """Where the receiver of a slot begins; None if there is no such slot."""
-    found = query(
-        server, "SELECT restart_lsn::text FROM pg_replication_slots WHERE slot_name = %s", [slot]
-    )
-    return parse_lsn(found[0][0]) if found and found[0][0] else None
-
-
-def receiver_of(server: Connection, name: str) -> Receiver | None:
-    """The receiver that streams under an application name; None if none does."""
-    found = query(
-        server,
-        "SELECT state, flush_lsn::text, pg_wal_lsn_diff(pg_current_wal_lsn(), flush_lsn)::bigint,"
-        " sync_state IN ('sync', 'quorum') FROM pg_stat_replication WHERE application_name = %s",
-        [name],
-    )
-    if not found:
-        return None
-    state, flushed, lag, synchronous = found[0]
-    return Receiver(
-        state=state,
-        flushed_lsn=parse_lsn(flushed) if flushed else None,
-        lag_bytes=lag,
-        synchronous=bool(synchronous),
-    )
-
-
-def set_synchronous(server: Connection, name: str) -> None:
-    """Let commits wait for the receiver of that name; empty: let them wait for none."""
-    [(now_set,)] = query(server, "SELECT current_setting('synchronous_standby_names')")
-    if now_set == name:
-        return
-    value = sql.Literal(name).as_string(None)
-    query(server, f"ALTER SYSTEM SET synchronous_standby_names = {value}")
-    query(server, "SELECT pg_reload_conf()")
