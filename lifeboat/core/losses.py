@@ -41,7 +41,7 @@ def find_losses(by_key: Mapping[str, tuple[Version, ...]]) -> tuple[Loss, ...]:
         truth = first_content(history)
         if truth is None:
             continue
-        whole = next((i for i, v in enumerate(history) if v.same_content(truth)), 0)
+        whole = next((i for i, v in enumerate(history) if v.proven or v.same_content(truth)), 0)
         if whole == 0:
             continue
         event = history[whole - 1]  # what came after the last version that was whole

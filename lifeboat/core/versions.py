@@ -31,6 +31,7 @@ class Version:
     bytes: int = 0
     etag: str = ""
     marker: bool = False
+    proven: bool = False  # its content is known to be right, whatever the versions before it say
 
     def same_content(self, other: Version) -> bool:
         return not (self.marker or other.marker) and (
@@ -133,7 +134,7 @@ def _decide(
     then = next((version for version in history if version.at <= as_of), None)
     if then is None or then.marker:
         return _decide_newer(key, history, now, form, born_later=then is None, hide=hide_newer)
-    if now is not None and now.same_content(then):
+    if now is not None and (now.same_content(then) or now.proven):
         return Decision(key=key, fate=Fate.WHOLE)
     if now is not None and not form.never_changes:
         return Decision(key=key, fate=Fate.CHANGED, version=then)
@@ -153,7 +154,7 @@ def _decide_newer(
         return Decision(key=key, fate=Fate.HIDE) if now else None
     if born_later and form.never_changes:
         first = first_content(history)
-        if first and (now is None or not now.same_content(first)):
+        if first and (now is None or not (now.same_content(first) or now.proven)):
             return Decision(key=key, fate=Fate.BRING_BACK, version=first, deleted=now is None)
     return Decision(key=key, fate=Fate.NEWER) if now else None
 
@@ -167,34 +168,66 @@ def first_content(history: Iterable[Version]) -> Version | None:
 # --- what was brought back before ------------------------------------------------------------
 
 
-def in_doubt(history: tuple[Version, ...]) -> bool:
-    """Whether the current version may be a copy of an older one although its ETag is another.
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a current object says of itself: that it is a copy of an old version."""
 
-    So it is after a copy in several parts, and wherever the store encrypts with keys of its own.
+    source_id: str
+    by_key_service: bool = False  # the store encrypted it with a key of a key service
+
+
+class Belief(StrEnum):
+    YES = "yes"
+    NO = "no"
+    ASK_THE_CONTENT = "ask the content"
+
+
+def was_overwritten(history: tuple[Version, ...]) -> bool:
+    """Whether an object that never changes has another content now than it once had.
+
+    If it says of itself that it is a copy, see `believe`.
     """
     now = history[0]
     return (
         now.current
         and not now.marker
-        and any(not v.marker and v.bytes == now.bytes and v.etag != now.etag for v in history[1:])
-        and not any(now.same_content(v) for v in history[1:])
+        and form_of(now.key).never_changes
+        and any(not (v.marker or now.same_content(v)) for v in history[1:])
     )
 
 
-def known_as_copies(
-    by_key: Mapping[str, tuple[Version, ...]], sources: Mapping[str, str]
-) -> dict[str, tuple[Version, ...]]:
-    """Let the current version of a key count as the version of which it is a copy.
+def believe(history: tuple[Version, ...], origin: Origin) -> Belief:
+    """Whether a current object is a copy of the right version, made by an earlier recovery.
 
-    `sources` gives the id of that version by key.
+    Anybody who may write can say so. It is believed only where the ETags can't tell: those of a
+    copy differ if the object was uploaded in parts, or encrypted with a key of a key service. If
+    the source is gone, because old versions are kept for some days only, its content must tell.
     """
+    now, *older = history
+    source = next((version for version in older if version.id == origin.source_id), None)
+    if source is None:
+        return Belief.ASK_THE_CONTENT
+    if now.same_content(source):
+        return Belief.YES
+    comparable = not (origin.by_key_service or "-" in now.etag or "-" in source.etag)
+    return Belief.NO if comparable or source.bytes != now.bytes else Belief.YES
+
+
+def with_proven(
+    by_key: Mapping[str, tuple[Version, ...]], keys: Iterable[str]
+) -> dict[str, tuple[Version, ...]]:
+    """The same histories, with the current versions of some keys known to be right."""
     found = dict(by_key)
-    for key, source_id in sources.items():
+    for key in keys:
         now, *older = found[key]
-        source = next((version for version in older if version.id == source_id), None)
-        if source is not None and source.bytes == now.bytes:
-            found[key] = (replace(now, etag=source.etag), *older)
+        found[key] = (replace(now, proven=True), *older)
     return found
+
+
+def name_of_content(key: str) -> str | None:
+    """The SHA-256 that an object's content must have by its name; None if the name tells none."""
+    name = key.rpartition("/")[2]
+    return name if form_of(key) is Form.RESTIC and name != "config" else None
 
 
 def looks_whole(key: str, data: bytes) -> bool:

@@ -10,16 +10,20 @@ from hypothesis import strategies as st
 
 from lifeboat.core.losses import by_hour, find_losses, last_moment_before
 from lifeboat.core.versions import (
+    Belief,
     Decision,
     Fate,
     Form,
+    Origin,
     Version,
+    believe,
     decide,
     form_of,
     histories,
-    in_doubt,
-    known_as_copies,
     looks_whole,
+    name_of_content,
+    was_overwritten,
+    with_proven,
 )
 
 ATTACK = datetime(2026, 11, 25, 3, 10, 7, tzinfo=timezone.utc)
@@ -150,19 +154,52 @@ def test_much_too_early_a_moment_still_brings_back_what_never_changes() -> None:
         assert (found.fate, found.version.etag) == (Fate.BRING_BACK, "good")
 
 
-def test_a_copy_with_another_etag_counts_as_what_it_is_a_copy_of() -> None:
-    told = histories(history(PACK, (-9, "good"), (0, ""), (60, "copy")))
-    assert in_doubt(told[PACK])
-    assert decide(told, as_of=at(-1))[0].fate is Fate.BRING_BACK
-    known = known_as_copies(told, {PACK: f"{PACK}#0"})
-    assert not in_doubt(known[PACK])
-    assert decide(known, as_of=at(-1))[0].fate is Fate.WHOLE
-    # Of something else, or of another size: it is not believed.
-    for wrong in (f"{PACK}#99", f"{PACK}#1"):
-        assert decide(known_as_copies(told, {PACK: wrong}), as_of=at(-1))[0].fate is Fate.BRING_BACK
-    longer = histories(history(PACK, (-9, "good"), (0, "garbage")))
-    assert not in_doubt(longer[PACK])
-    assert known_as_copies(longer, {PACK: f"{PACK}#0"}) == longer
+COPIED = [(-90, "good"), (0, "oops"), (60, "copy")]  # with another ETag
+
+
+@pytest.mark.parametrize(
+    ("events", "origin", "belief"),
+    [
+        (COPIED, Origin(f"{PACK}#0", by_key_service=True), Belief.YES),
+        (COPIED, Origin(f"{PACK}#0"), Belief.NO),
+        (COPIED[:1] + [(0, ""), (60, "co-y")], Origin(f"{PACK}#0"), Belief.YES),
+        ([(-90, "go-d"), (60, "copy")], Origin(f"{PACK}#0"), Belief.YES),
+        ([(-90, "good"), (60, "larger")], Origin(f"{PACK}#0", by_key_service=True), Belief.NO),
+        ([(-90, "good"), (0, "bad"), (60, "good")], Origin(f"{PACK}#0"), Belief.YES),
+        ([(0, "oops"), (60, "copy")], Origin("expired long ago"), Belief.ASK_THE_CONTENT),
+    ],
+)
+def test_who_says_that_it_is_a_copy_is_believed_where_nothing_else_can_tell(
+    events: list[tuple[float, str]], origin: Origin, belief: Belief
+) -> None:
+    assert believe(histories(history(PACK, *events))[PACK], origin) is belief
+
+
+def test_what_is_proven_is_whole_though_only_garbage_is_kept_of_the_time_before() -> None:
+    told = histories(history(PACK, (0, "garbage"), (60, "copy of what has expired")))
+    assert was_overwritten(told[PACK])
+    assert find_losses(told), "without proof the newest is taken for the garbage"
+    known = with_proven(told, [PACK])
+    assert find_losses(known) == ()
+    assert {d.fate for d in decide(known, as_of=at(30))} == {Fate.WHOLE}
+    assert {d.fate for d in decide(known, as_of=at(-30))} == {Fate.NEWER}
+
+
+def test_only_what_never_changes_and_has_changed_was_overwritten() -> None:
+    for key, events, expected in (
+        (PACK, COPIED, True),
+        (PACK, [GOOD, (0, ""), (60, "good")], False),
+        (PACK, [GOOD, BAD, (60, "")], False),
+        (MARK, COPIED, False),
+        (PACK, [GOOD], False),
+    ):
+        assert was_overwritten(histories(history(key, *events))[key]) is expected
+
+
+def test_the_name_tells_the_content() -> None:
+    assert name_of_content(PACK) == HEX
+    for key in (CONFIG, SEGMENT, MARK, "strange.txt"):
+        assert name_of_content(key) is None
 
 
 def test_what_may_change_is_told_from_garbage_by_how_it_begins() -> None:

@@ -6,12 +6,14 @@ Reference, "ListObjectVersions" and "CopyObject".
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 
-from lifeboat.core.versions import Version
+from lifeboat.core.versions import Origin, Version
+from lifeboat.tools.s3 import answers
 from lifeboat.tools.s3.bucket import Bucket
 
-# Names the version of which an object is a copy, where its ETag can't tell.
+# Metadata of a copy, which tells of which version it is one.
 _COPY_OF = "lifeboat-copy-of"
 # CopyObject takes at most 5 GB, and a client must wait for all of it.
 _COPY_WHOLE_BYTES = 1 << 30
@@ -73,19 +75,25 @@ def make_current(bucket: Bucket, version: Version) -> None:
         bucket.client.copy(source, bucket.name, key, ExtraArgs=marked, Config=in_parts)
 
 
-def copied_from(bucket: Bucket, version: Version) -> str:
-    """Of which version a current object is a copy; empty if it is none, or may well be forged.
-
-    It is believed only where equal content may have unequal ETags: the object was uploaded in
-    parts, or the store encrypted it with a key of a key service. Elsewhere the ETags have told.
-    """
+def origin_of(bucket: Bucket, version: Version) -> Origin | None:
+    """Of which version an object says that it is a copy; None if it does not."""
     with bucket.told(f"Looking at {version.key} in bucket {bucket.name}"):
         told = bucket.client.head_object(
             Bucket=bucket.name, Key=bucket.full_key(version.key), VersionId=version.id
         )
-    by_parts = "-" in version.etag
-    by_key_service = told.get("ServerSideEncryption", "").startswith("aws:kms")
-    return told.get("Metadata", {}).get(_COPY_OF, "") if by_parts or by_key_service else ""
+    source = told.get("Metadata", {}).get(_COPY_OF)
+    encrypted_by = told.get("ServerSideEncryption", "")
+    return Origin(source, by_key_service="kms" in encrypted_by) if source else None
+
+
+def sha256_of(bucket: Bucket, key: str) -> str:
+    """Read a current object to its end and give the SHA-256 of its content."""
+    digest = hashlib.sha256()
+    with bucket.told(f"Reading {key} from bucket {bucket.name}"):
+        body = bucket.client.get_object(Bucket=bucket.name, Key=bucket.full_key(key))["Body"]
+        for some in body.iter_chunks(1 << 20):
+            digest.update(some)
+    return digest.hexdigest()
 
 
 def beginning_of(bucket: Bucket, key: str) -> bytes:
@@ -100,7 +108,7 @@ def beginning_of(bucket: Bucket, key: str) -> bytes:
                 Range=f"bytes=0-{_BEGINNING_BYTES - 1}",
             )
         except ClientError as error:
-            if error.response.get("Error", {}).get("Code") == "InvalidRange":
+            if answers.code_of(error) == "InvalidRange":
                 return b""  # it is empty
             raise
         return answer["Body"].read()
