@@ -64,6 +64,11 @@ def told(doing: str, where: str) -> Iterator[None]:
         raise PreconditionError(f"{doing}: {error}.", hint="Look at vault.s3.") from error
 
 
+def is_known(code: str) -> bool:
+    """Whether it says something about keys, bucket, clock or load, and not about the request."""
+    return code in _REFUSALS or code in _PASSING
+
+
 def code_of(error: Any) -> str:
     return error.response.get("Error", {}).get("Code", "?")
 

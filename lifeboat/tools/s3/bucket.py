@@ -140,12 +140,14 @@ class Bucket:
         finally:
             part.unlink(missing_ok=True)
 
-    def list(self, prefix: str = "") -> tuple[Object, ...]:
-        """Every object below a prefix, in the order of their keys."""
+    def list(self, prefix: str = "", *, at_most: int | None = None) -> tuple[Object, ...]:
+        """Every object below a prefix, or the first so many, in the order of their keys."""
         found = []
         with self.told(f"Listing {prefix or 'everything'} in bucket {self.name}"):
             pages = self.client.get_paginator("list_objects_v2").paginate(
-                Bucket=self.name, Prefix=self.full_key(prefix)
+                Bucket=self.name,
+                Prefix=self.full_key(prefix),
+                PaginationConfig={"MaxItems": at_most},
             )
             for page in pages:
                 for item in page.get("Contents", ()):
