@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, 
 
 from lifeboat.core.checklist import PLACEHOLDER, Checks
 from lifeboat.core.errors import SettingsError
+from lifeboat.core.protection import LockMode, Protection
 from lifeboat.settings.environment import (
     DEFAULT_NAME,
     SECRETS,
@@ -206,6 +207,25 @@ class S3(_Section):
         default="",
         pattern=r"^[A-Za-z0-9._/-]*$",
         description="The vault's place inside the bucket; empty: all of it.",
+    )
+    undo_days: int = Field(
+        default=30,
+        ge=1,
+        description="Days for which what was deleted or overwritten in the bucket can be brought "
+        "back: so long an attack may go unnoticed.",
+    )
+    lock_days: int = Field(
+        default=30, ge=1, description="Days for which Object Lock keeps versions from deletion."
+    )
+    lock_mode: LockMode = Field(
+        default="governance",
+        description="governance: whoever has s3:BypassGovernanceRetention may delete all the same. "
+        "compliance: nobody may, not even the owner of the account, and all of it is paid for.",
+    )
+    without: Mapping[Protection, Annotated[str, Field(min_length=1)]] = Field(
+        default={},
+        description="Protections that are done without, each with the reason: "
+        '`{object-lock: "the provider has none"}`.',
     )
 
 
