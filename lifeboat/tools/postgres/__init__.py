@@ -25,7 +25,9 @@ from lifeboat.tools.postgres.copies import (
 )
 from lifeboat.tools.postgres.scratch import (
     check_everything,
+    databases,
     end_orphan,
+    prepare_scratch,
     scratch_server,
 )
 from lifeboat.tools.postgres.server import (
@@ -62,6 +64,7 @@ __all__ = [
     "cluster_problems",
     "collect_segments",
     "database_bytes",
+    "databases",
     "drop_slot",
     "end_of_wal",
     "end_orphan",
@@ -69,6 +72,7 @@ __all__ = [
     "finish_recovery",
     "identify",
     "now",
+    "prepare_scratch",
     "query",
     "read_every_block",
     "read_every_row",
