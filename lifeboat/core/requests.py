@@ -152,8 +152,9 @@ class RestoreTest(_Request):
         default=100,
         gt=0,
         le=100,
-        description="For stores too large to restore each time: the share of files and models that "
-        "is read. Less than 100 proves the store, but marks no point verified.",
+        description="For stores too large to restore each time: of files and models only so much "
+        "of the repository is read, at random. Less than 100 proves the store and no point, so "
+        "it marks none verified.",
     )
 
 

@@ -265,6 +265,12 @@ class Keep(_Section):
     restore_test_seconds: float = Field(
         default=86400, gt=0, description="Between restore tests of the newest points in S3."
     )
+    read_all_days: float = Field(
+        default=30,
+        gt=0,
+        description="Within so many days the restore tests read all that both vaults hold, each "
+        "time a share of it, so that what has rotted is found before it is needed.",
+    )
     prune_seconds: float = Field(default=86400, gt=0, description="Between prunes of the vault.")
     watch_seconds: float = Field(default=300, gt=0, description="Between looks at the objectives.")
 
