@@ -100,6 +100,16 @@ def named_bucket(name: str, *, endpoint: str, region: str, prefix: str) -> s3.Bu
     )
 
 
+def repository_prefix(asset: Asset) -> str:
+    """Where the files of an asset's repository lie in the bucket."""
+    return f"{_S3_REPOSITORY[asset]}/"
+
+
+def repository_directory(settings: Settings, asset: Asset) -> Path:
+    """Where an asset's repository lies in the local vault."""
+    return settings.vault.local / str(asset) / "repository"
+
+
 def repository(settings: Settings, asset: Asset, tier: Tier) -> restic.Repository:
     """The restic repository of an asset in a tier; it need not exist yet."""
     environment: dict[str, str] = {}
@@ -107,7 +117,7 @@ def repository(settings: Settings, asset: Asset, tier: Tier) -> restic.Repositor
         location = bucket(settings).restic_location(_S3_REPOSITORY[asset])
         environment = _restic_environment(bucket(settings))
     else:
-        location = str(settings.vault.local / str(asset) / "repository")
+        location = str(repository_directory(settings, asset))
     local = settings.vault.local
     return restic.Repository(
         location=location,

@@ -174,6 +174,12 @@ def _read_wal_key(store: restic.Repository) -> str | None:
     return store.dump(newest.id, newest.paths[0]).decode().strip()
 
 
+def has_wal_key(settings: Settings, tier: Tier) -> bool:
+    """Whether a tier keeps the key that opens the WAL objects. It is not opened."""
+    store = repository(settings, Asset.DATABASE, tier)
+    return bool(store.snapshots(tags={"kind": _WAL_KEY}))
+
+
 def _recipient_path(settings: Settings) -> Path:
     return wal_directory(settings) / "recipient.txt"
 

@@ -11,6 +11,8 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from lifeboat.core.drill import DrillOnRecord
+
 
 class _Mark(BaseModel):
     # A newer Lifeboat may add keys; an older one must still be able to recover.
@@ -93,14 +95,16 @@ class Kind(StrEnum):
     ACCEPTED = "accepted"
     SIGHTINGS = "sightings"
     TESTS = "tests"
+    DRILLS = "drills"
     GAPS = "gaps"
 
 
-MODELS: dict[Kind, type[_Mark]] = {
+MODELS: dict[Kind, type[BaseModel]] = {
     Kind.VERIFIED: Verified,
     Kind.HOLDS: Hold,
     Kind.ACCEPTED: Accepted,
     Kind.SIGHTINGS: Sighting,
     Kind.TESTS: TestResult,
+    Kind.DRILLS: DrillOnRecord,
     Kind.GAPS: Gap,
 }

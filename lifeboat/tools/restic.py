@@ -10,6 +10,7 @@ one core, whatever is asked of it: that is how the password is made hard to gues
 from __future__ import annotations
 
 import collections
+import contextvars
 import json
 import logging
 import os
@@ -18,7 +19,8 @@ import signal
 import socket
 import time
 import urllib.request
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
@@ -47,20 +49,20 @@ _PROGRESS_SECONDS = 0.2
 _NAMED_FILES = 10  # how many of many files a message names
 _SECRET_NAME = re.compile(r"KEY|SECRET|TOKEN|PASSWORD|CREDENTIAL")
 
-_INCOMPLETE, _NO_REPOSITORY, _LOCKED = 3, 10, 11
+_INCOMPLETE, _NO_REPOSITORY, _LOCKED, _WRONG_PASSWORD = 3, 10, 11, 12
 
 # Exit code -> what to raise, and what to do next. Any other code: see _BY_TEXT, else CommandFailed.
 _BY_CODE: dict[int, tuple[type[RecoveryError], str]] = {
     _NO_REPOSITORY: (
-        PreconditionError,  # as _NoRepository
+        PreconditionError,  # as NoRepository
         "There is no repository: look at `vault` in lifeboat.yaml, or run `lifeboat prepare`.",
     ),
     _LOCKED: (
         TransientError,
         "Another program is working on it and its lock is not stale: wait for it to end.",
     ),
-    12: (
-        PreconditionError,
+    _WRONG_PASSWORD: (
+        PreconditionError,  # as WrongPassword
         "Set LIFEBOAT_VAULT_PASSWORD to the password with which this vault was made.",
     ),
     130: (TransientError, "It was interrupted: run it again."),
@@ -230,6 +232,24 @@ class FoundFile:
     mtime: datetime
 
 
+_listed: contextvars.ContextVar[dict[str, tuple[Snapshot, ...]] | None] = contextvars.ContextVar(
+    "listed", default=None
+)
+
+
+@contextmanager
+def listing_once() -> Iterator[None]:
+    """Within the block the snapshots of each repository are listed once, for looks from many sides.
+
+    It also holds for threads to which the context is copied.
+    """
+    token = _listed.set({})
+    try:
+        yield
+    finally:
+        _listed.reset(token)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Repository:
     """One restic repository. Making the object touches nothing.
@@ -273,7 +293,7 @@ class Repository:
         """Whether there is a repository that our password opens. A wrong password raises."""
         try:
             self._read(["cat", "config"], doing=f"Opening {self.location}")
-        except _NoRepository:
+        except NoRepository:
             return False
         return True
 
@@ -442,8 +462,13 @@ class Repository:
 
     def snapshots(self, *, tags: Mapping[str, str] | None = None) -> tuple[Snapshot, ...]:
         """All snapshots that have all of `tags`, oldest first."""
-        told = self._read(["snapshots"], doing=f"Listing the snapshots of {self.location}")
-        found = [_snapshot(item) for item in json.loads(told.stdout) or ()]
+        known = _listed.get()
+        found = known.get(self.location) if known is not None else None
+        if found is None:
+            told = self._read(["snapshots"], doing=f"Listing the snapshots of {self.location}")
+            found = tuple(_snapshot(item) for item in json.loads(told.stdout) or ())
+            if known is not None:
+                known[self.location] = found
         wanted = (tags or {}).items()
         return tuple(
             sorted(
@@ -759,8 +784,12 @@ class Repository:
             ) from error
 
 
-class _NoRepository(PreconditionError):
+class NoRepository(PreconditionError):
     """There is no repository."""
+
+
+class WrongPassword(PreconditionError):
+    """None of the repository's key files is opened by the password."""
 
 
 class _NotADirectory(PreconditionError):
@@ -910,7 +939,9 @@ class _Problems:
 def _error_of(exit_code: int, text: str, doing: str) -> RecoveryError:
     """Turn restic's exit code and words into one of our errors."""
     if exit_code == _NO_REPOSITORY:
-        kind, hint = _NoRepository, _BY_CODE[exit_code][1]
+        kind, hint = NoRepository, _BY_CODE[exit_code][1]
+    elif exit_code == _WRONG_PASSWORD:
+        kind, hint = WrongPassword, _BY_CODE[exit_code][1]
     elif exit_code == _LOCKED:
         kind, hint = _Locked, _BY_CODE[exit_code][1]
     elif "not a directory" in text:
