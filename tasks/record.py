@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import secrets
+import shutil
 import socket
 import threading
 import time
@@ -47,6 +48,7 @@ class Run:
         self._guard = threading.Lock()
         self._unwritten: list[str] = []
         self._when_finished: list[Callable[[Run], None]] = []
+        self._idle = self._noteworthy = False
         self._record = RunRecord(
             id=self.id, procedure=procedure, platform=platform, began_at=now.timestamp()
         )
@@ -115,9 +117,20 @@ class Run:
         """Do something with the record once it is complete, however the run ends."""
         self._when_finished.append(act)
 
+    def found_nothing_to_do(self) -> None:
+        """If the run ends well, and did nothing noteworthy besides, it leaves no record."""
+        self._idle = True
+
+    def did_something_noteworthy(self) -> None:
+        """Leave a record in any case."""
+        self._noteworthy = True
+
     def finish(self, outcome: Outcome, error: str | None = None) -> None:
         self._add(ended_at=time.time(), outcome=outcome, error=error)
         self._write("run-ended", outcome=outcome, error=error)
+        if self.directory and self._idle and not self._noteworthy and outcome is Outcome.DONE:
+            shutil.rmtree(self.directory)
+            return
         if self.directory:
             text = self._record.model_dump_json(indent=2).encode()
             filesystem.atomic_write(self.directory / RECORD_NAME, text)

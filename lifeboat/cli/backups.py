@@ -39,16 +39,24 @@ def prepare(config: ConfigOption = None) -> None:
 @app.command()
 def backup(
     asset: Annotated[Asset, typer.Argument(help="What to back up.")],
+    always: Annotated[
+        bool,
+        typer.Option("--always", help="Also configuration or models that have not changed."),
+    ] = False,
     config: ConfigOption = None,
     as_json: JsonOption = False,
     without_prefect: WithoutPrefect = False,
     with_prefect: WithPrefect = False,
 ) -> None:
-    """Back one asset up into the local vault and S3."""
+    """Back one asset up into the local vault and S3; print the point that holds it.
+
+    Configuration and models that have not changed need no new point, and get none.
+    """
     choose_orchestrator(without_prefect=without_prefect, with_prefect=with_prefect)
     from lifeboat.core.requests import Backup
 
-    facts = backup_flow(asset)(Backup(config=str(config or "")))
+    request = Backup(config=str(config or ""), only_if_changed=not always)
+    facts = backup_flow(asset)(request)
     typer.echo(facts.model_dump_json(indent=2) if as_json else facts.point)
 
 

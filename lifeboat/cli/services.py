@@ -66,7 +66,7 @@ def keep(config: ConfigOption = None) -> None:
     often = {
         Asset.DATABASE: settings.keep.database_seconds,
         Asset.FILES: settings.keep.files_seconds,
-        Asset.MODELS: settings.keep.models_seconds,
+        Asset.MODELS: settings.keep.on_change_seconds,
         Asset.CONFIG: settings.keep.on_change_seconds,
     }
     jobs = {
