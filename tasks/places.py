@@ -10,7 +10,12 @@ import functools
 from pathlib import Path
 
 from lifeboat.core.points import Asset, Tier
-from lifeboat.settings import Settings, find_restic, secret_of_environment
+from lifeboat.settings import (
+    Settings,
+    find_restic,
+    optional_secret_of_environment,
+    secret_of_environment,
+)
 from lifeboat.tools import restic, s3
 
 _S3_REPOSITORY = {
@@ -40,7 +45,13 @@ def wal_directory(settings: Settings) -> Path:
 
 @functools.lru_cache(maxsize=8)
 def _bucket(
-    endpoint: str | None, name: str, region: str, prefix: str, access: str, secret: str
+    endpoint: str | None,
+    name: str,
+    region: str,
+    prefix: str,
+    access: str,
+    secret: str,
+    token: str | None,
 ) -> s3.Bucket:
     return s3.Bucket(
         endpoint=endpoint,
@@ -49,6 +60,7 @@ def _bucket(
         access_key=access,
         secret_key=secret,
         prefix=prefix,
+        session_token=token,
     )
 
 
@@ -61,6 +73,23 @@ def bucket(settings: Settings) -> s3.Bucket:
         told.prefix,
         settings.secret("AWS_ACCESS_KEY_ID"),
         settings.secret("AWS_SECRET_ACCESS_KEY"),
+        settings.optional_secret("AWS_SESSION_TOKEN"),
+    )
+
+
+def named_bucket(name: str, *, endpoint: str, region: str, prefix: str) -> s3.Bucket:
+    """A bucket by its coordinates, with the keys of the environment: for a host without settings.
+
+    Raises SettingsError if a key is not set.
+    """
+    return _bucket(
+        endpoint or None,
+        name,
+        region,
+        prefix,
+        secret_of_environment("AWS_ACCESS_KEY_ID"),
+        secret_of_environment("AWS_SECRET_ACCESS_KEY"),
+        optional_secret_of_environment("AWS_SESSION_TOKEN"),
     )
 
 
@@ -69,11 +98,7 @@ def repository(settings: Settings, asset: Asset, tier: Tier) -> restic.Repositor
     environment: dict[str, str] = {}
     if tier is Tier.S3:
         location = bucket(settings).restic_location(_S3_REPOSITORY[asset])
-        environment = {
-            "AWS_ACCESS_KEY_ID": settings.secret("AWS_ACCESS_KEY_ID"),
-            "AWS_SECRET_ACCESS_KEY": settings.secret("AWS_SECRET_ACCESS_KEY"),
-            "AWS_DEFAULT_REGION": settings.vault.s3.region,
-        }
+        environment = _restic_environment(bucket(settings))
     else:
         location = str(settings.vault.local / str(asset) / "repository")
     local = settings.vault.local
@@ -88,16 +113,22 @@ def repository(settings: Settings, asset: Asset, tier: Tier) -> restic.Repositor
     )
 
 
-def configuration_repository(bucket: s3.Bucket, *, region: str) -> restic.Repository:
+def _restic_environment(bucket: s3.Bucket) -> dict[str, str]:
+    token = {"AWS_SESSION_TOKEN": bucket.session_token} if bucket.session_token else {}
+    return {
+        "AWS_ACCESS_KEY_ID": bucket.access_key,
+        "AWS_SECRET_ACCESS_KEY": bucket.secret_key,
+        "AWS_DEFAULT_REGION": bucket.region,
+        **token,
+    }
+
+
+def configuration_repository(bucket: s3.Bucket) -> restic.Repository:
     """The configuration in a bucket, for a host that has no settings yet."""
     return restic.Repository(
         location=bucket.restic_location(_S3_REPOSITORY[Asset.CONFIG]),
         password=secret_of_environment("LIFEBOAT_VAULT_PASSWORD"),
-        environment={
-            "AWS_ACCESS_KEY_ID": bucket.access_key,
-            "AWS_SECRET_ACCESS_KEY": bucket.secret_key,
-            "AWS_DEFAULT_REGION": region,
-        },
+        environment=_restic_environment(bucket),
         program=find_restic(),
         cache_directory=None,
         host="",

@@ -18,8 +18,8 @@ from lifeboat.core.plan import RecoveryPlan
 from lifeboat.core.points import Asset, Facts, RecoveryPoint, Tier, choose_point
 from lifeboat.core.requests import RecoverServer
 from lifeboat.core.timeline import Phase
-from lifeboat.settings import S3, Settings, load_settings, secret_of_environment
-from lifeboat.tools import filesystem, git, postgres, restic, s3
+from lifeboat.settings import S3, Settings, load_settings
+from lifeboat.tools import filesystem, git, postgres, restic
 from tasks import backup, catalogue, climb, clock, integrity, places, repair, vault
 from tasks.orchestration import side_by_side, step
 from tasks.record import current_run
@@ -93,16 +93,11 @@ def read_vault(request: RecoverServer) -> Rebuild:
 
 def _settings_in_vault(request: RecoverServer) -> tuple[Settings, Source, Path]:
     """The settings as they will be on this machine, and where they come from."""
-    bucket = s3.Bucket(
-        endpoint=request.endpoint or None,
-        name=request.bucket,
-        region=request.region,
-        access_key=secret_of_environment("AWS_ACCESS_KEY_ID"),
-        secret_key=secret_of_environment("AWS_SECRET_ACCESS_KEY"),
-        prefix=request.prefix,
+    bucket = places.named_bucket(
+        request.bucket, endpoint=request.endpoint, region=request.region, prefix=request.prefix
     )
     bucket.reachable()
-    store = places.configuration_repository(bucket, region=request.region)
+    store = places.configuration_repository(bucket)
     snapshots = [s for s in store.snapshots(tags={"asset": "config"}) if "point" in s.tags]
     if not snapshots:
         raise PreconditionError(
