@@ -25,6 +25,8 @@ _S3_REPOSITORY = {
     Asset.CONFIG: "configs",
 }
 RESTIC_TIERS = (Tier.LOCAL, Tier.S3)
+UNFINISHED = ".partial"  # the end of a hot copy's name until it is whole
+INCOMING = ".incoming-"  # between the data directory's name and the id of a recovery
 
 
 def records_directory(settings: Settings) -> Path:
@@ -111,6 +113,11 @@ def repository(settings: Settings, asset: Asset, tier: Tier) -> restic.Repositor
         cache_directory=local / "cache" if local.exists() else None,
         host=settings.platform,
     )
+
+
+def repository_key(asset: Asset) -> str:
+    """Where the repository of an asset lies in the bucket, below its prefix."""
+    return _S3_REPOSITORY[asset]
 
 
 def _restic_environment(bucket: s3.Bucket) -> dict[str, str]:
