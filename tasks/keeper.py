@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from lifeboat.core.errors import LockBusy, PreconditionError, RecoveryError
 from lifeboat.core.points import Asset, Tier
 from lifeboat.settings import Settings
-from tasks import backup, catalogue, clock, locks, places, wal_continuity
-from tasks.record import last_run_at
+from tasks import backup, catalogue, clock, journals, locks, places, wal_continuity
 
 log = logging.getLogger("lifeboat")
 
@@ -63,7 +62,7 @@ def upkeep_job(
     """Something that is due when its last run on this host was that long ago, and not at once."""
 
     def due_in_seconds() -> float:
-        last = last_run_at(places.runs_directory(settings), procedure)
+        last = journals.last_run_at(places.runs_directory(settings), procedure)
         age = (clock.now() - last).total_seconds() if last else every_seconds
         return max(min(SETTLE_SECONDS, every_seconds), every_seconds - age)
 

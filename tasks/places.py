@@ -27,6 +27,8 @@ _S3_REPOSITORY = {
 RESTIC_TIERS = (Tier.LOCAL, Tier.S3)
 WAL_PREFIX = "database/wal/"
 SEALED = ".zst.age"
+UNFINISHED = ".partial"  # the end of a hot copy's name until it is whole
+INCOMING = ".incoming-"  # between the data directory's name and the id of a recovery
 
 
 def records_directory(settings: Settings) -> Path:
@@ -143,6 +145,11 @@ def snapshot_names(settings: Settings, asset: Asset, tier: Tier) -> frozenset[st
         return frozenset(path.name for path in place.iterdir())
     except FileNotFoundError:
         return frozenset()
+
+
+def repository_key(asset: Asset) -> str:
+    """Where the repository of an asset lies in the bucket, below its prefix."""
+    return _S3_REPOSITORY[asset]
 
 
 def _restic_environment(bucket: s3.Bucket) -> dict[str, str]:

@@ -17,7 +17,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 
 from lifeboat.core.checks import Verdict
@@ -28,17 +27,15 @@ from lifeboat.core.timeline import (
     RungAttempt,
     RunRecord,
     StepRecord,
-    run_began_at,
     run_id,
 )
-from lifeboat.tools import filesystem
+from lifeboat.tools import filesystem, lives
 from tasks import clock
 
 log = logging.getLogger("lifeboat")
 
 JOURNAL_NAME = "journal.jsonl"
 RECORD_NAME = "record.json"
-_EVERYDAY = ("backup", "prune", "ship-wal", "watch-objectives")
 
 
 class Run:
@@ -51,11 +48,13 @@ class Run:
         self._guard = threading.Lock()
         self._unwritten: list[str] = []
         self._when_finished: list[Callable[[Run], None]] = []
+        self._idle = self._noteworthy = False
         self._record = RunRecord(
             id=self.id, procedure=procedure, platform=platform, began_at=now.timestamp()
         )
         host = socket.gethostname()
-        self._write("run-began", procedure=procedure, pid=os.getpid(), host=host)
+        pid = os.getpid()
+        self._write("run-began", procedure=procedure, pid=pid, host=host, life=lives.life_of(pid))
         if directory:
             self.keep_in(directory)
 
@@ -119,9 +118,20 @@ class Run:
         """Do something with the record once it is complete, however the run ends."""
         self._when_finished.append(act)
 
+    def found_nothing_to_do(self) -> None:
+        """If the run ends well, and did nothing noteworthy besides, it leaves no record."""
+        self._idle = True
+
+    def did_something_noteworthy(self) -> None:
+        """Leave a record in any case."""
+        self._noteworthy = True
+
     def finish(self, outcome: Outcome, error: str | None = None) -> None:
         self._add(ended_at=time.time(), outcome=outcome, error=error)
         self._write("run-ended", outcome=outcome, error=error)
+        if self.directory and self._idle and not self._noteworthy and outcome is Outcome.DONE:
+            shutil.rmtree(self.directory)
+            return
         if self.directory:
             text = self._record.model_dump_json(indent=2).encode()
             filesystem.atomic_write(self.directory / RECORD_NAME, text)
@@ -177,66 +187,3 @@ def _finish(run: Run, outcome: Outcome, error: str | None) -> None:
     except OSError as problem:
         # A full disk must not turn a good recovery into a failed one.
         log.error("The record of %s could not be written: %s", run.id, problem)
-
-
-def last_run_at(directory: Path, procedure: str) -> datetime | None:
-    """When a procedure last began on this host, by the names of its records; None if never."""
-    began = (run_began_at(path.name) for path in directory.glob(f"{procedure}-*"))
-    return max(began, default=None)
-
-
-def forget_everyday_runs(directory: Path, *, began_before: datetime) -> int:
-    """Remove the records of old backups, prunes and looks that came to their end; say how many.
-
-    What a recovery, a drill or a restore test has left is evidence and stays.
-    """
-    everyday = [
-        path
-        for prefix in _EVERYDAY
-        for path in directory.glob(f"{prefix}-*")
-        if (path / RECORD_NAME).exists() and run_began_at(path.name) < began_before
-    ]
-    for path in everyday:
-        shutil.rmtree(path)
-    return len(everyday)
-
-
-def unfinished_runs(directory: Path) -> tuple[RunRecord, ...]:
-    """Runs whose journal has no end and whose process is gone, oldest first."""
-    found = []
-    for journal in sorted(directory.glob(f"*/{JOURNAL_NAME}")):
-        # After months there are thousands, and nearly all of them came to their end.
-        if journal.with_name(RECORD_NAME).exists():
-            continue
-        lines = [json.loads(line) for line in journal.read_text().splitlines() if line.strip()]
-        if not lines or any(line["event"] == "run-ended" for line in lines):
-            continue
-        first = lines[0]
-        same_host = first.get("host") == socket.gethostname()
-        if same_host and _alive(first.get("pid", -1)):
-            continue
-        found.append(
-            RunRecord(
-                id=journal.parent.name,
-                procedure=first.get("procedure", "?"),
-                platform="",
-                began_at=first["at"],
-                error="last: " + str(lines[-1].get("step") or lines[-1]["event"]),
-                moved_aside=tuple(
-                    MovedAside(what=line["what"], where=line["where"])
-                    for line in lines
-                    if line["event"] == "moved-aside"
-                ),
-            )
-        )
-    return tuple(found)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -15,9 +15,9 @@ from lifeboat.core.marks import Hold, Kind
 from lifeboat.core.points import Asset, RecoveryPoint, Tier
 from lifeboat.core.retention import Decision, Policy
 from lifeboat.settings import Settings
-from tasks import catalogue, clock, locks, marks, places
+from tasks import catalogue, clock, journals, locks, marks, places
 from tasks.orchestration import side_by_side, step
-from tasks.record import current_run, forget_everyday_runs
+from tasks.record import current_run
 from tasks.wal import SEALED
 
 log = logging.getLogger("lifeboat")
@@ -124,7 +124,7 @@ def remove(settings: Settings, prunings: Iterable[Pruning]) -> None:
     for pruning in prunings:
         locks.stand_aside(settings, doing="Removing WAL")
         remove_wal(settings, pruning)
-    records_removed = forget_everyday_runs(
+    records_removed = journals.forget_everyday_runs(
         places.runs_directory(settings),
         began_before=clock.now() - timedelta(days=settings.retention.local_days),
     )

@@ -91,7 +91,7 @@ def _jobs(settings: Settings) -> dict[str, Job]:
         for asset, seconds in {
             Asset.DATABASE: often.database_seconds,
             Asset.FILES: often.files_seconds,
-            Asset.MODELS: often.models_seconds,
+            Asset.MODELS: often.on_change_seconds,
             Asset.CONFIG: often.on_change_seconds,
         }.items()
     }

@@ -130,6 +130,12 @@ class RecoverServer(BaseModel):
 class Backup(_Request):
     """A backup of one asset into both tiers."""
 
+    only_if_changed: bool = Field(
+        default=True,
+        description="Configuration and models: make no new point while the newest one, in both "
+        "tiers, holds what is there. Files and database are always backed up.",
+    )
+
 
 class Prune(_Request):
     """Remove the recovery points that the policy lets go, and the WAL that no base needs."""

@@ -6,18 +6,21 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo
 
 from lifeboat.core.checklist import PLACEHOLDER, Checks
 from lifeboat.core.errors import SettingsError
 from lifeboat.core.protection import LockMode, Protection
+from lifeboat.core.secrecy import Secret
 from lifeboat.settings.environment import (
     DEFAULT_NAME,
     SECRETS,
     find_restic,
     optional_secret_of_environment,
     read_secrets,
+    secrets_of_environment,
 )
 
 
@@ -175,6 +178,11 @@ class PublicConfig(_Section):
         min_length=1,
         description="Files and directories below config.paths that may be read by who reads the "
         "repository. A file that holds one of the secrets is refused.",
+    )
+    not_secret: tuple[str, ...] = Field(
+        default=(),
+        description="Names in `secrets_file` whose values may be read by anyone, e.g. a directory "
+        "or a port, so that files which hold them are not refused.",
     )
 
 
@@ -430,6 +438,29 @@ class Settings(_Section):
             or read_secrets(self.secrets_file).get(name)
             or None
         )
+
+    def known_secrets(self) -> tuple[Secret, ...]:
+        """All that is known here and must not be shown: to look for it, never to pass it on.
+
+        Every value of `secrets_file`, except those that `config.public.not_secret` names, our own
+        of the environment, and what stands in the address of a git repository.
+        """
+        public = self.config.public
+        harmless = public.not_secret if public else ()
+        found = [
+            Secret(name, value)
+            for name, value in read_secrets(self.secrets_file).items()
+            if name not in harmless
+        ]
+        for key, repository in (
+            ("code.repository", self.code.repository if self.code else ""),
+            ("config.public.repository", public.repository if public else ""),
+        ):
+            if "://" in repository:
+                parts = urlsplit(repository)
+                # A token may stand in either place.
+                found += [Secret(key, part) for part in (parts.password or parts.username,) if part]
+        return (*found, *secrets_of_environment())
 
     def fill(self, text: str) -> str:
         """Replace each `${NAME}` by the secret of that name. Raises SettingsError as `secret`."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 
 from lifeboat.core.timeline import run_began_at, run_id
-from tasks import record
+from tasks import journals, record
 
 NOW = datetime(2026, 11, 25, 3, 0, tzinfo=timezone.utc)
 
@@ -19,7 +20,7 @@ NOW = datetime(2026, 11, 25, 3, 0, tzinfo=timezone.utc)
 def left(directory: Path, procedure: str, *, days_old: float, ended: bool = True) -> Path:
     place = directory / run_id(procedure, NOW - timedelta(days=days_old), "4f2a")
     place.mkdir()
-    first = {"at": 1.0, "event": "run-began", "procedure": procedure, "pid": 2**22 + 1}
+    first = {"at": time.time(), "event": "run-began", "procedure": procedure, "pid": 2**22 + 1}
     (place / record.JOURNAL_NAME).write_text(
         json.dumps({**first, "host": socket.gethostname()}) + "\n"
     )
@@ -40,7 +41,7 @@ def test_everyday_records_go_and_evidence_stays(tmp_path: Path) -> None:
         left(tmp_path, "test-restore", days_old=400),
         left(tmp_path, "backup-models", days_old=31, ended=False),
     ]
-    gone = record.forget_everyday_runs(tmp_path, began_before=NOW - timedelta(days=30))
+    gone = journals.forget_everyday_runs(tmp_path, began_before=NOW - timedelta(days=30))
     assert gone == len(old)
     assert set(tmp_path.iterdir()) == set(stays)
 
@@ -51,7 +52,8 @@ def test_a_run_without_an_end_is_unfinished_unless_it_lives(tmp_path: Path) -> N
     alive = left(tmp_path, "recover-models", days_old=3, ended=False)
     journal = alive / record.JOURNAL_NAME
     journal.write_text(journal.read_text().replace(str(2**22 + 1), str(os.getpid())))
-    assert [run.id for run in record.unfinished_runs(tmp_path)] == [dead.name]
+    fates = {journal.run: journal.fate() for journal in journals.unfinished(tmp_path)}
+    assert fates == {dead.name: journals.Fate.INTERRUPTED, alive.name: journals.Fate.ALIVE}
 
 
 def test_a_failed_run_leaves_its_record(tmp_path: Path) -> None:
@@ -63,4 +65,4 @@ def test_a_failed_run_leaves_its_record(tmp_path: Path) -> None:
     told = json.loads((tmp_path / run.id / record.RECORD_NAME).read_text())
     assert told["outcome"] == "failed"
     assert told["error"] == "the disk is full"
-    assert record.last_run_at(tmp_path, "backup-files") == run_began_at(run.id)
+    assert journals.last_run_at(tmp_path, "backup-files") == run_began_at(run.id)
