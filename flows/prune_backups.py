@@ -18,7 +18,7 @@ def prune_backups(request: Prune = Prune()) -> tuple[retention.Pruning, ...]:
     1. Stand aside if a recovery is running.
     2. Decide, with a reason for each point, and show it.
     3. Remove points, asset by asset, each while no backup of it runs.
-    4. Remove WAL from before the oldest kept base.
+    4. Remove WAL from before the oldest kept base, and the records of old backups on this host.
 
     What it changes: the vault. Never removed: the newest few points, the newest verified one, and
     those on hold.

@@ -31,6 +31,8 @@ def recover_database(request: RecoverDatabase = RecoverDatabase()) -> RunRecord 
     settings = load_settings(request.config or None)
     with recovery.recovery(settings, "recover-database") as run:
         assessment = restore_database.assess_database(settings)
+        if not request.dry_run:
+            restore_database.regain_hot_copy(settings)
         points = climb.choose_points(settings, request)
         rungs = climb.choose_rungs(assessment, points, request)
         plan = climb.plan_climb(settings, assessment, points, rungs, request)

@@ -35,6 +35,7 @@ from staging.s3 import S3Server
 from staging.seed import KNOWN_QUERY, SEARCH_WORD, seed_site
 
 DEFAULT_ROOT = Path(".lifeboat/staging")
+PLATFORM = "cad-ai-staging"
 BUCKET = "lifeboat-vault"
 ADMIN = "admin@cad.example.test"
 ENGINEER = "engineer@cad.example.test"
@@ -101,6 +102,11 @@ class Site:
     @cached_property
     def ports(self) -> Ports:
         return Ports(**self._remembered("ports.json"))
+
+    @property
+    def platform(self) -> str:
+        """Its name, which an operator types to approve a recovery."""
+        return PLATFORM
 
     @property
     def facts(self) -> Facts:
@@ -320,6 +326,7 @@ class Site:
             ports=self.ports,
             origin=str(self.origin),
             postgres_bin=str(postgres_bin()),
+            platform=PLATFORM,
             bucket=BUCKET,
             known_query=KNOWN_QUERY,
             search_word=SEARCH_WORD,

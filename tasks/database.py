@@ -26,7 +26,7 @@ from tasks.record import current_run
 
 log = logging.getLogger("lifeboat")
 
-UNFINISHED = ".partial"
+UNFINISHED = places.UNFINISHED
 SLOT = "lifeboat"
 
 

@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from lifeboat.core.errors import (
+    LockBusy,
     PreconditionError,
     RecoveryError,
     TransientError,
@@ -189,7 +190,7 @@ def in_flow_run() -> bool:
 def _common_kind(errors: Iterable[BaseException]) -> type[RecoveryError]:
     """What all the errors are, so that several refusals are still a refusal."""
     errors = tuple(errors)
-    kinds = (TransientError, PreconditionError, VerificationFailed)
+    kinds = (TransientError, LockBusy, PreconditionError, VerificationFailed)
     return next((k for k in kinds if all(isinstance(e, k) for e in errors)), RecoveryError)
 
 

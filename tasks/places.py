@@ -10,7 +10,12 @@ import functools
 from pathlib import Path
 
 from lifeboat.core.points import Asset, Tier
-from lifeboat.settings import Settings, find_restic, secret_of_environment
+from lifeboat.settings import (
+    Settings,
+    find_restic,
+    optional_secret_of_environment,
+    secret_of_environment,
+)
 from lifeboat.tools import restic, s3
 
 _S3_REPOSITORY = {
@@ -22,6 +27,8 @@ _S3_REPOSITORY = {
 RESTIC_TIERS = (Tier.LOCAL, Tier.S3)
 WAL_PREFIX = "database/wal/"
 SEALED = ".zst.age"
+UNFINISHED = ".partial"  # the end of a hot copy's name until it is whole
+INCOMING = ".incoming-"  # between the data directory's name and the id of a recovery
 
 
 def records_directory(settings: Settings) -> Path:
@@ -47,7 +54,13 @@ def wal_key(system_identifier: str, name: str) -> str:
 
 @functools.lru_cache(maxsize=8)
 def _bucket(
-    endpoint: str | None, name: str, region: str, prefix: str, access: str, secret: str
+    endpoint: str | None,
+    name: str,
+    region: str,
+    prefix: str,
+    access: str,
+    secret: str,
+    token: str | None,
 ) -> s3.Bucket:
     return s3.Bucket(
         endpoint=endpoint,
@@ -56,6 +69,7 @@ def _bucket(
         access_key=access,
         secret_key=secret,
         prefix=prefix,
+        session_token=token,
     )
 
 
@@ -68,12 +82,24 @@ def bucket(settings: Settings) -> s3.Bucket:
         told.prefix,
         settings.secret("AWS_ACCESS_KEY_ID"),
         settings.secret("AWS_SECRET_ACCESS_KEY"),
+        settings.optional_secret("AWS_SESSION_TOKEN"),
     )
 
 
-def repository_prefix(asset: Asset) -> str:
-    """Where the files of an asset's repository lie in the bucket."""
-    return f"{_S3_REPOSITORY[asset]}/"
+def named_bucket(name: str, *, endpoint: str, region: str, prefix: str) -> s3.Bucket:
+    """A bucket by its coordinates, with the keys of the environment: for a host without settings.
+
+    Raises SettingsError if a key is not set.
+    """
+    return _bucket(
+        endpoint or None,
+        name,
+        region,
+        prefix,
+        secret_of_environment("AWS_ACCESS_KEY_ID"),
+        secret_of_environment("AWS_SECRET_ACCESS_KEY"),
+        optional_secret_of_environment("AWS_SESSION_TOKEN"),
+    )
 
 
 def repository_directory(settings: Settings, asset: Asset) -> Path:
@@ -86,11 +112,7 @@ def repository(settings: Settings, asset: Asset, tier: Tier) -> restic.Repositor
     environment: dict[str, str] = {}
     if tier is Tier.S3:
         location = bucket(settings).restic_location(_S3_REPOSITORY[asset])
-        environment = {
-            "AWS_ACCESS_KEY_ID": settings.secret("AWS_ACCESS_KEY_ID"),
-            "AWS_SECRET_ACCESS_KEY": settings.secret("AWS_SECRET_ACCESS_KEY"),
-            "AWS_DEFAULT_REGION": settings.vault.s3.region,
-        }
+        environment = _restic_environment(bucket(settings))
     else:
         location = str(repository_directory(settings, asset))
     local = settings.vault.local
@@ -120,16 +142,27 @@ def snapshot_names(settings: Settings, asset: Asset, tier: Tier) -> frozenset[st
         return frozenset()
 
 
-def configuration_repository(bucket: s3.Bucket, *, region: str) -> restic.Repository:
+def repository_key(asset: Asset) -> str:
+    """Where the repository of an asset lies in the bucket, below its prefix."""
+    return _S3_REPOSITORY[asset]
+
+
+def _restic_environment(bucket: s3.Bucket) -> dict[str, str]:
+    token = {"AWS_SESSION_TOKEN": bucket.session_token} if bucket.session_token else {}
+    return {
+        "AWS_ACCESS_KEY_ID": bucket.access_key,
+        "AWS_SECRET_ACCESS_KEY": bucket.secret_key,
+        "AWS_DEFAULT_REGION": bucket.region,
+        **token,
+    }
+
+
+def configuration_repository(bucket: s3.Bucket) -> restic.Repository:
     """The configuration in a bucket, for a host that has no settings yet."""
     return restic.Repository(
         location=bucket.restic_location(_S3_REPOSITORY[Asset.CONFIG]),
         password=secret_of_environment("LIFEBOAT_VAULT_PASSWORD"),
-        environment={
-            "AWS_ACCESS_KEY_ID": bucket.access_key,
-            "AWS_SECRET_ACCESS_KEY": bucket.secret_key,
-            "AWS_DEFAULT_REGION": region,
-        },
+        environment=_restic_environment(bucket),
         program=find_restic(),
         cache_directory=None,
         host="",

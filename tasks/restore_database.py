@@ -21,7 +21,15 @@ from lifeboat.core.timeline import Phase
 from lifeboat.core.wal import format_lsn
 from lifeboat.settings import Settings
 from lifeboat.tools import filesystem, postgres
-from tasks import catalogue, places, progress, services, wal_receiver, wal_replay
+from tasks import (
+    catalogue,
+    leftovers,
+    places,
+    progress,
+    services,
+    wal_receiver,
+    wal_replay,
+)
 from tasks.database import connection
 from tasks.orchestration import step
 from tasks.record import current_run
@@ -29,7 +37,7 @@ from tasks.services import stack_of
 
 log = logging.getLogger("lifeboat")
 
-INCOMING = ".incoming-"
+INCOMING = places.INCOMING
 
 
 class Incoming(BaseModel):
@@ -69,6 +77,12 @@ def assess_database(settings: Settings) -> DatabaseAssessment:
     return found
 
 
+@step(Phase.DECIDE)
+def regain_hot_copy(settings: Settings) -> None:
+    """Put the hot copy back that an interrupted recovery had taken and not put in place."""
+    leftovers.put_hot_copy_back(settings)
+
+
 @step(Phase.START)
 def restart_database(settings: Settings) -> None:
     """Step 2 of scenario 1: restart, wait, and prove that every block can be read."""
@@ -92,6 +106,9 @@ def bring_base(settings: Settings, point: RecoveryPoint, tier: Tier) -> Incoming
     data.parent.mkdir(parents=True, exist_ok=True)
     incoming = data.with_name(f"{data.name}{INCOMING}{current_run().id}")
     facts = catalogue.read_facts(settings, point, tier)
+    copy = point.copies[tier] if tier is Tier.HOT else ""
+    # So that, if we die now, the next run knows whether it may be removed or has to go back.
+    current_run().about_to(leftovers.BRINGING, incoming=str(incoming), hot_copy=copy)
     if tier is Tier.HOT:
         base = Path(point.copies[tier]) / "base"
         postgres.verify_backup(base, settings.database.bin_directory)
@@ -111,7 +128,6 @@ def bring_base(settings: Settings, point: RecoveryPoint, tier: Tier) -> Incoming
         filesystem.sync_tree(incoming)
     if data.exists():
         filesystem.take_ownership_of(incoming, like=data)
-    copy = point.copies[tier] if tier is Tier.HOT else ""
     return Incoming(directory=incoming, facts=facts, tier=tier, hot_copy=copy)
 
 

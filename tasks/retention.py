@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Iterable, Mapping
+from datetime import timedelta
 
 from pydantic import BaseModel, ConfigDict
 
@@ -14,7 +15,7 @@ from lifeboat.core.marks import Hold, Kind
 from lifeboat.core.points import Asset, RecoveryPoint, Tier
 from lifeboat.core.retention import Decision, Policy
 from lifeboat.settings import Settings
-from tasks import catalogue, clock, locks, marks, places
+from tasks import catalogue, clock, journals, locks, marks, places
 from tasks.orchestration import side_by_side, step
 from tasks.record import current_run
 from tasks.wal import SEALED
@@ -123,7 +124,12 @@ def remove(settings: Settings, prunings: Iterable[Pruning]) -> None:
     for pruning in prunings:
         locks.stand_aside(settings, doing="Removing WAL")
         remove_wal(settings, pruning)
+    records_removed = journals.forget_everyday_runs(
+        places.runs_directory(settings),
+        began_before=clock.now() - timedelta(days=settings.retention.local_days),
+    )
     current_run().fact(
+        records_removed=records_removed,
         points_removed=sum(len(p.removed(asset)) for p in prunings for asset in Asset),
         wal_removed=sum(len(p.wal) for p in prunings),
     )

@@ -14,8 +14,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lifeboat.core.errors import PreconditionError, RecoveryError, TransientError
 from lifeboat.core.points import Asset, RecoveryPoint, Tier, taken_at_of
-from lifeboat.settings import S3, Settings, load_settings, secret_of_environment
-from lifeboat.tools import restic, s3
+from lifeboat.settings import S3, Settings, load_settings
+from lifeboat.tools import restic
 from tasks import catalogue, places
 from tasks.repair import Source
 
@@ -55,16 +55,11 @@ def read(where: S3, *, into: Path, older_too: bool = False) -> SettingsInVault:
     PreconditionError, with nothing touched, if the bucket does not answer, or holds no
     configuration that can be used.
     """
-    bucket = s3.Bucket(
-        endpoint=where.endpoint,
-        name=where.bucket,
-        region=where.region,
-        access_key=secret_of_environment("AWS_ACCESS_KEY_ID"),
-        secret_key=secret_of_environment("AWS_SECRET_ACCESS_KEY"),
-        prefix=where.prefix,
+    bucket = places.named_bucket(
+        where.bucket, endpoint=where.endpoint or "", region=where.region, prefix=where.prefix
     )
     bucket.reachable()
-    store = places.configuration_repository(bucket, region=where.region)
+    store = places.configuration_repository(bucket)
     snapshots = [s for s in store.snapshots(tags={"asset": "config"}) if "point" in s.tags]
     if not snapshots:
         raise PreconditionError(

@@ -100,7 +100,7 @@ def _parts(settings: Settings, asset: Asset, tier: Tier) -> Parts:
 
 
 def _in_bucket(settings: Settings, asset: Asset, part: str) -> dict[str, int]:
-    root = places.repository_prefix(asset)
+    root = f"{places.repository_key(asset)}/"
     found = places.bucket(settings).list(f"{root}{part}")
     return {item.key.removeprefix(root): item.bytes for item in found}
 

@@ -28,6 +28,8 @@ from tasks.record import Run
 
 log = logging.getLogger("lifeboat")
 
+WAL_KEY_NAME = "wal-key.txt"
+
 _WAL_KEY = "wal-key"
 
 
@@ -159,7 +161,7 @@ def _prepare_wal_key(settings: Settings) -> None:
     for tier, store in stores.items():
         if known[tier] is None:
             with tempfile.TemporaryDirectory(prefix="lifeboat-") as directory:
-                path = Path(directory) / "wal-key.txt"
+                path = Path(directory) / WAL_KEY_NAME
                 path.write_text(identity)
                 path.chmod(0o600)
                 store.backup([path], tags={"kind": _WAL_KEY})

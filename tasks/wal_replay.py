@@ -11,13 +11,18 @@ import shutil
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timezone
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
 from lifeboat.core import wal as log_positions
-from lifeboat.core.errors import PermanentError, RecoveryError
+from lifeboat.core.errors import (
+    PermanentError,
+    PreconditionError,
+    RecoveryError,
+    VerificationFailed,
+)
 from lifeboat.core.points import DatabaseFacts, Facts, Tier
 from lifeboat.core.wal import (
     PARTIAL,
@@ -117,6 +122,12 @@ class _Download:
         with ThreadPoolExecutor(max_workers=_PARALLEL) as pool:
             return dict(pool.map(one, names))
 
+    def nothing(self, name: str) -> Path:
+        """An empty file in the place of an object that can't be opened."""
+        path = self._scratch / name
+        path.write_bytes(b"")
+        return path
+
     def local(self, found: Path | str) -> Path:
         return found if isinstance(found, Path) else self.fetch([found])[found]
 
@@ -205,14 +216,20 @@ def _collect(
 ) -> CollectedWal:
     size = told.wal_segment_bytes
     histories = _histories(sources, download)
-    target = _choose_timeline(histories, told.timeline, to_time, sources)
-    history = histories.get(f"{target:08X}.history")
+    read = [_history(name, path, sources) for name, path in histories.items()]
+    target = log_positions.choose_timeline(
+        read,
+        base_timeline=told.timeline,
+        stop_lsn=log_positions.parse_lsn(told.stop_lsn),
+        taken_at=told.stopped_at,
+        moment=to_time,
+    )
     replay = log_positions.plan_replay(
         base_timeline=told.timeline,
         start_lsn=log_positions.parse_lsn(told.start_lsn),
         stop_lsn=log_positions.parse_lsn(told.stop_lsn),
         target_timeline=target,
-        ancestors=log_positions.parse_history(history.read_text()) if history else (),
+        ancestors=next((h.ancestors for h in read if h.timeline == target), ()),
         available=sources.whole(size),
         growing=sources.ends(size),
         segment_bytes=size,
@@ -268,28 +285,27 @@ def _histories(sources: _Sources, download: _Download) -> dict[str, Path]:
         for name, path in place.items()
         if history_timeline(name) is not None
     }
-    missing = [n for n in sources.remote if history_timeline(n) is not None and n not in found]
-    return found | download.fetch(missing)
+    for name in sources.remote:
+        if history_timeline(name) is None or name in found:
+            continue
+        try:
+            found |= download.fetch([name])
+        except VerificationFailed as error:
+            # Empty it says nothing of its ancestors; its number is taken all the same.
+            log.warning("The history of a timeline can't be read: %s", error)
+            found[name] = download.nothing(name)
+    return found
 
 
-def _choose_timeline(
-    histories: Mapping[str, Path],
-    base_timeline: int,
-    to_time: datetime | None,
-    sources: _Sources,
-) -> int:
-    """The newest timeline, or for a point in time the one that was being written then."""
-    began: list[tuple[int, datetime]] = []
-    for name, path in histories.items():
-        timeline = history_timeline(name)
-        assert timeline is not None
-        when = datetime.fromtimestamp(path.stat().st_mtime).astimezone()
-        if name in sources.remote and name not in sources.local:
-            when = sources.remote[name].modified_at
-        began.append((timeline, when))
-    if to_time is None:
-        return max([base_timeline, *(timeline for timeline, _ in began)])
-    current = log_positions.timeline_current_at(
-        to_time, first_timeline=base_timeline, began_at=began
-    )
-    return max(current, base_timeline)
+def _history(name: str, path: Path, sources: _Sources) -> log_positions.History:
+    timeline = history_timeline(name)
+    assert timeline is not None
+    began_at = datetime.fromtimestamp(path.stat().st_mtime).astimezone(timezone.utc)
+    if name in sources.remote and name not in sources.local:
+        began_at = sources.remote[name].modified_at
+    try:
+        ancestors = log_positions.parse_history(path.read_text(errors="replace"))
+    except PreconditionError as error:
+        log.warning("%s: %s", name, error)
+        ancestors = ()
+    return log_positions.History(timeline=timeline, began_at=began_at, ancestors=ancestors)

@@ -1,8 +1,9 @@
-"""Commands that prepare the vault and make backups."""
+"""Commands that prepare the vault, make backups, and clean up behind those that died."""
 
 from __future__ import annotations
 
 import importlib
+import json
 from collections.abc import Callable
 from typing import Annotated
 
@@ -11,6 +12,7 @@ import typer
 from lifeboat import __version__
 from lifeboat.cli.common import (
     ConfigOption,
+    DryRun,
     JsonOption,
     WithoutPrefect,
     WithPrefect,
@@ -39,17 +41,42 @@ def prepare(config: ConfigOption = None) -> None:
 @app.command()
 def backup(
     asset: Annotated[Asset, typer.Argument(help="What to back up.")],
+    always: Annotated[
+        bool,
+        typer.Option("--always", help="Also configuration or models that have not changed."),
+    ] = False,
     config: ConfigOption = None,
     as_json: JsonOption = False,
     without_prefect: WithoutPrefect = False,
     with_prefect: WithPrefect = False,
 ) -> None:
-    """Back one asset up into the local vault and S3."""
+    """Back one asset up into the local vault and S3; print the point that holds it.
+
+    Configuration and models that have not changed need no new point, and get none.
+    """
     choose_orchestrator(without_prefect=without_prefect, with_prefect=with_prefect)
     from lifeboat.core.requests import Backup
 
-    facts = backup_flow(asset)(Backup(config=str(config or "")))
+    request = Backup(config=str(config or ""), only_if_changed=not always)
+    facts = backup_flow(asset)(request)
     typer.echo(facts.model_dump_json(indent=2) if as_json else facts.point)
+
+
+@app.command()
+def tidy(config: ConfigOption = None, dry_run: DryRun = False, as_json: JsonOption = False) -> None:
+    """Clean up what dead runs left behind, and say what it was; every backup does it by itself."""
+    choose_orchestrator(without_prefect=True, with_prefect=False)
+    from lifeboat.settings import load_settings
+    from tasks import leftovers
+
+    found = leftovers.tidy(load_settings(config), dry_run=dry_run)
+    if as_json:
+        typer.echo(json.dumps([leftover.model_dump() for leftover in found], indent=2))
+        return
+    for leftover in found:
+        typer.echo(leftover.in_words())
+    if not found:
+        typer.echo("Dead runs have left nothing behind.")
 
 
 def backup_flow(asset: Asset) -> Callable[..., Facts]:

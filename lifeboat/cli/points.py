@@ -94,7 +94,11 @@ def test_restore(
         str, typer.Option("--point", help="This recovery point; default: the newest of each asset.")
     ] = "",
     sample: Annotated[
-        float, typer.Option("--sample", help="Percent of files and models to read; marks nothing.")
+        float,
+        typer.Option(
+            "--sample",
+            help="Read only so many percent of files and models, restore none, mark none verified.",
+        ),
     ] = 100,
     config: ConfigOption = None,
     as_json: JsonOption = False,

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import functools
 import logging
+from typing import TYPE_CHECKING
 
 import typer
 
 from lifeboat.cli.common import ConfigOption, app, choose_orchestrator
 from lifeboat.core.points import Asset
+
+if TYPE_CHECKING:
+    from lifeboat.settings import Settings
+    from tasks.keeper import Job
 
 log = logging.getLogger("lifeboat")
 
@@ -54,28 +59,54 @@ def asynchronous(config: ConfigOption = None) -> None:
 
 @app.command()
 def keep(config: ConfigOption = None) -> None:
-    """Ship WAL and make every backup when it is due, without Prefect. Run it as a service."""
+    """Do all that is due again and again, without Prefect. Run it as a service.
+
+    Ships WAL, backs up, prunes, tests restores and watches the objectives; how often is in `keep`
+    of lifeboat.yaml.
+    """
     choose_orchestrator(without_prefect=True, with_prefect=False)
-    from lifeboat.cli.backups import backup_flow
-    from lifeboat.core.requests import Backup
     from lifeboat.settings import load_settings
     from tasks import keeper
 
     settings = load_settings(config)
-    request = Backup(config=str(settings.file))
-    often = {
-        Asset.DATABASE: settings.keep.database_seconds,
-        Asset.FILES: settings.keep.files_seconds,
-        Asset.MODELS: settings.keep.models_seconds,
-        Asset.CONFIG: settings.keep.on_change_seconds,
-    }
-    jobs = {
+    keeper.keep(settings, _jobs(settings))
+
+
+def _jobs(settings: Settings) -> dict[str, Job]:
+    from flows.prune_backups import prune_backups
+    from flows.test_restore import test_restore
+    from lifeboat.cli.backups import backup_flow
+    from lifeboat.core.requests import Backup, Prune, RestoreTest
+    from tasks import keeper, wal
+
+    config = str(settings.file)
+    often = settings.keep
+    backups = {
         str(asset): keeper.backup_job(
             settings,
             asset,
             every_seconds=seconds,
-            act=functools.partial(backup_flow(asset), request),
+            act=functools.partial(backup_flow(asset), Backup(config=config)),
         )
-        for asset, seconds in often.items()
+        for asset, seconds in {
+            Asset.DATABASE: often.database_seconds,
+            Asset.FILES: often.files_seconds,
+            Asset.MODELS: often.on_change_seconds,
+            Asset.CONFIG: often.on_change_seconds,
+        }.items()
     }
-    keeper.keep(settings, jobs)
+    upkeep = {
+        "prune": keeper.upkeep_job(
+            settings,
+            "prune-backups",
+            every_seconds=often.prune_seconds,
+            act=lambda: prune_backups(Prune(config=config)),
+        ),
+        "restore-test": keeper.upkeep_job(
+            settings,
+            "test-restore",
+            every_seconds=often.restore_test_seconds,
+            act=lambda: test_restore(RestoreTest(config=config)),
+        ),
+    }
+    return {"wal": keeper.Job(often.wal_seconds, wal.Shipper(settings).ship), **backups, **upkeep}

@@ -130,6 +130,12 @@ class RecoverServer(BaseModel):
 class Backup(_Request):
     """A backup of one asset into both tiers."""
 
+    only_if_changed: bool = Field(
+        default=True,
+        description="Configuration and models: make no new point while the newest one, in both "
+        "tiers, holds what is there. Files and database are always backed up.",
+    )
+
 
 class Prune(_Request):
     """Remove the recovery points that the policy lets go, and the WAL that no base needs."""
@@ -152,8 +158,9 @@ class RestoreTest(_Request):
         default=100,
         gt=0,
         le=100,
-        description="For stores too large to restore each time: the share of files and models that "
-        "is read. Less than 100 proves the store, but marks no point verified.",
+        description="For stores too large to restore each time: of files and models only so much "
+        "of the repository is read, at random. Less than 100 proves the store and no point, so "
+        "it marks none verified.",
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from lifeboat.core.errors import PreconditionError
 
@@ -17,6 +17,8 @@ _SEGMENT = re.compile(r"^(?P<timeline>[0-9A-F]{8})(?P<log>[0-9A-F]{8})(?P<segmen
 _HISTORY = re.compile(r"^(?P<timeline>[0-9A-F]{8})\.history$")
 PARTIAL = ".partial"
 DEFAULT_SEGMENT_BYTES = 16 << 20
+# S3 refuses clients whose clocks differ by more, so its times can be compared with ours to this.
+_CLOCKS_DIFFER = timedelta(minutes=15)
 
 
 def parse_lsn(text: str) -> int:
@@ -107,13 +109,77 @@ class Switch:
 
 
 def parse_history(text: str) -> tuple[Switch, ...]:
-    """Read a `.history` file: the ancestors of its timeline, oldest first."""
+    """Read a `.history` file: the ancestors of its timeline, oldest first.
+
+    Raise PreconditionError if it is none.
+    """
     switches = []
     for line in text.splitlines():
         words = line.split("#")[0].split()
         if len(words) >= 2:
-            switches.append(Switch(timeline=int(words[0]), lsn=parse_lsn(words[1])))
+            try:
+                timeline = int(words[0])
+            except ValueError:
+                raise PreconditionError(
+                    f"Reading the history of a timeline: {line[:60]!r} is no line of one."
+                ) from None
+            switches.append(Switch(timeline=timeline, lsn=parse_lsn(words[1])))
     return tuple(switches)
+
+
+@dataclass(frozen=True)
+class History:
+    """A timeline, when its history appeared, and its ancestors (none: it can't be read)."""
+
+    timeline: int
+    began_at: datetime
+    ancestors: tuple[Switch, ...]
+
+    def goes_on_from(self, base_timeline: int, stop_lsn: int) -> bool:
+        """Whether a base copy that ended there is a part of it."""
+        return self.timeline == base_timeline or any(
+            switch.timeline == base_timeline and switch.lsn >= stop_lsn for switch in self.ancestors
+        )
+
+
+def choose_timeline(
+    histories: Iterable[History],
+    *,
+    base_timeline: int,
+    stop_lsn: int,
+    taken_at: datetime,
+    moment: datetime | None = None,
+) -> int:
+    """The timeline on which a recovery from a base copy goes on: the newest that contains it.
+
+    For a point in time: the one that was being written then. Our own timelines are numbered
+    upwards, so one with a higher number that does not contain the base is either of another server
+    that wrote into the vault, or ours after it was set back to before the base. Which of the two
+    the base itself tells: taken after that timeline appeared, it shows that we never were on it.
+
+    Raise PreconditionError, naming the timeline, if it may be ours: the base then lies on what was
+    given up, and to recover from it would silently undo the recovery to a point in time.
+    """
+    known = [h for h in histories if moment is None or h.began_at <= moment]
+    leading_on = [h for h in known if h.goes_on_from(base_timeline, stop_lsn)]
+    if moment is None:
+        chosen = max((h.timeline for h in leading_on), default=base_timeline)
+    else:
+        began = [(h.timeline, h.began_at) for h in leading_on]
+        chosen = timeline_current_at(moment, first_timeline=base_timeline, began_at=began)
+    chosen = max(chosen, base_timeline)
+    for other in known:
+        appeared_before_the_base = other.began_at <= taken_at - _CLOCKS_DIFFER
+        if other.timeline > chosen and other not in leading_on and not appeared_before_the_base:
+            raise PreconditionError(
+                f"Following the timelines: {other.timeline} appeared at "
+                f"{other.began_at:%Y-%m-%d %H:%M:%S %Z}, but a base backup on timeline "
+                f"{base_timeline} that ended at {format_lsn(stop_lsn)} is not part of its history.",
+                hint="If the database was set back since that backup, recover from an older base "
+                f"backup. If {other.timeline:08X}.history is of another server, move it out of "
+                "the vault.",
+            )
+    return chosen
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,14 @@ from lifeboat.settings.environment import (
     default_config_path,
     find_restic,
     give_secrets,
+    optional_secret_of_environment,
     prefect_api_url,
     prepare_ephemeral_prefect,
     secret_of_environment,
 )
 from lifeboat.settings.loading import load_settings
 from lifeboat.settings.model import S3, ComposeStackSettings, Keep, ProcessStackSettings, Settings
+from lifeboat.settings.yaml_model import read_model
 
 __all__ = [
     "CONFIG_VARIABLE",
@@ -34,7 +36,9 @@ __all__ = [
     "find_restic",
     "give_secrets",
     "load_settings",
+    "optional_secret_of_environment",
     "prefect_api_url",
     "prepare_ephemeral_prefect",
+    "read_model",
     "secret_of_environment",
 ]

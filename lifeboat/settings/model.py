@@ -6,17 +6,21 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo
 
 from lifeboat.core.checklist import PLACEHOLDER, Checks
 from lifeboat.core.errors import SettingsError
+from lifeboat.core.protection import LockMode, Protection
+from lifeboat.core.secrecy import Secret
 from lifeboat.settings.environment import (
     DEFAULT_NAME,
     SECRETS,
     find_restic,
     optional_secret_of_environment,
     read_secrets,
+    secrets_of_environment,
 )
 
 
@@ -175,6 +179,11 @@ class PublicConfig(_Section):
         description="Files and directories below config.paths that may be read by who reads the "
         "repository. A file that holds one of the secrets is refused.",
     )
+    not_secret: tuple[str, ...] = Field(
+        default=(),
+        description="Names in `secrets_file` whose values may be read by anyone, e.g. a directory "
+        "or a port, so that files which hold them are not refused.",
+    )
 
 
 class Config(_Section):
@@ -206,6 +215,25 @@ class S3(_Section):
         default="",
         pattern=r"^[A-Za-z0-9._/-]*$",
         description="The vault's place inside the bucket; empty: all of it.",
+    )
+    undo_days: int = Field(
+        default=30,
+        ge=1,
+        description="Days for which what was deleted or overwritten in the bucket can be brought "
+        "back: so long an attack may go unnoticed.",
+    )
+    lock_days: int = Field(
+        default=30, ge=1, description="Days for which Object Lock keeps versions from deletion."
+    )
+    lock_mode: LockMode = Field(
+        default="governance",
+        description="governance: whoever has s3:BypassGovernanceRetention may delete all the same. "
+        "compliance: nobody may, not even the owner of the account, and all of it is paid for.",
+    )
+    without: Mapping[Protection, Annotated[str, Field(min_length=1)]] = Field(
+        default={},
+        description="Protections that are done without, each with the reason: "
+        '`{object-lock: "the provider has none"}`.',
     )
 
 
@@ -244,6 +272,12 @@ class Keep(_Section):
     )
     restore_test_seconds: float = Field(
         default=86400, gt=0, description="Between restore tests of the newest points in S3."
+    )
+    read_all_days: float = Field(
+        default=30,
+        gt=0,
+        description="Within so many days the restore tests read all that both vaults hold, each "
+        "time a share of it, so that what has rotted is found before it is needed.",
     )
     prune_seconds: float = Field(default=86400, gt=0, description="Between prunes of the vault.")
     watch_seconds: float = Field(default=300, gt=0, description="Between looks at the objectives.")
@@ -404,6 +438,29 @@ class Settings(_Section):
             or read_secrets(self.secrets_file).get(name)
             or None
         )
+
+    def known_secrets(self) -> tuple[Secret, ...]:
+        """All that is known here and must not be shown: to look for it, never to pass it on.
+
+        Every value of `secrets_file`, except those that `config.public.not_secret` names, our own
+        of the environment, and what stands in the address of a git repository.
+        """
+        public = self.config.public
+        harmless = public.not_secret if public else ()
+        found = [
+            Secret(name, value)
+            for name, value in read_secrets(self.secrets_file).items()
+            if name not in harmless
+        ]
+        for key, repository in (
+            ("code.repository", self.code.repository if self.code else ""),
+            ("config.public.repository", public.repository if public else ""),
+        ):
+            if "://" in repository:
+                parts = urlsplit(repository)
+                # A token may stand in either place.
+                found += [Secret(key, part) for part in (parts.password or parts.username,) if part]
+        return (*found, *secrets_of_environment())
 
     def fill(self, text: str) -> str:
         """Replace each `${NAME}` by the secret of that name. Raises SettingsError as `secret`."""

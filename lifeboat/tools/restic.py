@@ -101,7 +101,8 @@ _BY_TEXT: tuple[tuple[str, type[RecoveryError], str], ...] = (
     (r"permission denied|read-only file system", PermanentError, "Look at owner and mode."),
     (
         r"ciphertext verification failed|hash does not match|unexpected (blob|pack)"
-        r"|invalid data returned|wrong data returned"
+        r"|invalid data returned|wrong data returned|not found in (repository|index)"
+        r"|(ReadFull|LoadRaw)\(.*(no such file|key does not exist|NoSuchKey|file is too short)"
         r"|pack .* contains .* errors|repository contains",
         VerificationFailed,
         "This repository is damaged. Recover from the other tier (--from local, --from s3).",
@@ -114,7 +115,18 @@ _BY_TEXT: tuple[tuple[str, type[RecoveryError], str], ...] = (
         "Look at the network and at vault.s3.endpoint.",
     ),
 )
-_NOISE = re.compile(r"\x1b\[\d*K|^Fatal: |^the `unlock` command .*|^Is there a repository at .*")
+_NOISE = re.compile(
+    r"\x1b\[\d*K|^Fatal: |^the `unlock` command .*|^Is there a repository at .*"
+    # Of a file that could not be restored at all; why is said before.
+    r"|^(lchown|UtimesNano|chmod) .*: no such file or directory"
+    # What to do is ours to say.
+    r"|^The repository (index )?(is|contains) damaged.*|^Damaged pack files can.*|^restic repair .*"
+)
+# What a check says of damage, with the whole name of what is damaged.
+_PACK = re.compile(r"\bpack ([0-9a-f]{64})\b")
+_MISSING = re.compile(r"\bpack ([0-9a-f]{64}): does not exist")
+_INDEX = re.compile(r"\bindex ([0-9a-f]{64})\b")
+_SNAPSHOT = re.compile(r'(?:belongs to snapshot |"snapshot":")([0-9a-f]{64})')
 _RETRYING = re.compile(r"returned error, retrying after ([\d.hmsµn]+): (.*)")
 _DURATION = re.compile(r"([\d.]+)(h|ms|m|s|µs|ns)")
 _SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "µs": 1e-6, "ns": 1e-9}
@@ -186,6 +198,21 @@ class Damage:
     altered: tuple[str, ...]  # of the same size with other content
     files_unharmed: int
     seconds: float
+
+
+@dataclass(frozen=True)
+class Health:
+    """What a check of a repository found; no problems: it is whole as far as it was read."""
+
+    problems: str = ""
+    damaged_packs: tuple[str, ...] = ()
+    missing_packs: tuple[str, ...] = ()
+    index_is_damaged: bool = False  # it lacks, or can't tell, what the snapshots refer to
+    seconds: float = 0.0
+
+    @property
+    def packs(self) -> tuple[str, ...]:
+        return (*self.damaged_packs, *self.missing_packs)
 
 
 @dataclass(frozen=True)
@@ -289,23 +316,45 @@ class Repository:
         found = re.search(rb"removed (\d+) lock", said.stdout)
         return int(found[1]) if found else 0
 
-    def check(
-        self, *, read_data_percent: float = 0.0, timeout_seconds: float | None = None
-    ) -> None:
-        """Check the repository's structure and a random share of its data.
+    def check(self, *, read: str = "", alone: bool = False, connections: int = 0) -> Health:
+        """Check the repository's structure, and all bytes of a share of its packs.
 
-        Raise VerificationFailed if anything is wrong with it.
+        `read` is that share as restic writes it, `3/30` or `5%`; empty: none. Backups go on
+        meanwhile; but what a prune removes looks like damage, so a finding counts when it was made
+        `alone`, with a lock that keeps everyone else away.
+
+        Nothing is taken from the cache: what is proven is what lies in the store.
         """
-        words = ["check"]
-        if read_data_percent:
-            words.append(f"--read-data-subset={read_data_percent:g}%")
+        doing = f"Checking {self.location}"
+        words = ["check", *([f"--read-data-subset={read}"] if read else [])]
+        problems = _Problems()
+        began = time.monotonic()
         try:
-            self._locked(words, doing=f"Checking {self.location}", timeout_seconds=timeout_seconds)
-        except CommandFailed as error:
-            raise VerificationFailed(
-                f"Checking {self.location}: {_in_one_line(error.stderr_tail)}.",
-                hint="Recover from the other tier; make a new repository and back up into it.",
-            ) from error
+            run = self._locked if alone else self._read
+            run(words, doing=doing, problems=problems)
+        except TransientError:
+            raise
+        except (VerificationFailed, CommandFailed) as error:
+            if not problems.text:
+                raise
+            said = error.stderr_tail if isinstance(error, CommandFailed) else problems.text
+            return Health(
+                problems=said,
+                damaged_packs=tuple(p for p in problems.packs if p not in problems.missing),
+                missing_packs=tuple(problems.missing),
+                index_is_damaged=bool(problems.indexes) or "not found in" in said,
+                seconds=time.monotonic() - began,
+            )
+        return Health(seconds=time.monotonic() - began)
+
+    def harmed_by(self, packs: Collection[str]) -> frozenset[str]:
+        """The snapshots that hold anything of these packs. Reads every snapshot's directories."""
+        told = self._read(
+            ["find", "--pack", *packs],
+            doing=f"Looking which snapshots {len(packs)} packs belong to",
+        )
+        # With lines for people among the JSON, where a directory itself is lost.
+        return frozenset(_SNAPSHOT.findall(told.stdout.decode()))
 
     # --- backing up -------------------------------------------------------------------------
 
@@ -350,7 +399,15 @@ class Repository:
             ok_codes=(0, _INCOMPLETE),
             timeout_seconds=timeout_seconds,
         )
-        if done.exit_code == _INCOMPLETE or problems.skipped:
+        if problems.stored_again:
+            log.warning(
+                "%s: %d files were stored again, parts of which the repository had lost",
+                doing,
+                problems.stored_again,
+            )
+        # To have stored files again is no success to restic either.
+        incomplete = done.exit_code == _INCOMPLETE and (problems.count or not problems.stored_again)
+        if incomplete or problems.skipped:
             self._forget_incomplete(heard.summary.get("snapshot_id"), doing, problems)
         told = heard.summary
         if "snapshot_id" not in told:
@@ -623,10 +680,10 @@ class Repository:
         words: list[str],
         *,
         doing: str,
-        on_line: Callable[[str], None] | None = None,
+        **how: Any,
     ) -> process.Finished:
-        """A short look, without a lock: it must not make a prune fail, nor wait for one."""
-        return self._call(["--no-lock", *words], doing=doing, on_line=on_line)
+        """A look without a lock: it must not make a prune or a backup fail, nor wait for one."""
+        return self._call(["--no-lock", *words], doing=doing, **how)
 
     def _sharing(self, words: list[str], *, doing: str, **how: Any) -> process.Finished:
         """A long read, with a lock that keeps a prune away; without one where it can't be had.
@@ -809,7 +866,13 @@ class _Problems:
     count: int = 0
     items: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
-    _messages: collections.deque[str] = field(
+    stored_again: int = 0  # files whose blobs the repository had lost
+    packs: dict[str, None] = field(default_factory=dict)
+    missing: dict[str, None] = field(default_factory=dict)  # of the packs
+    indexes: dict[str, None] = field(default_factory=dict)
+    # The first say what happened, the last how it ended.
+    _first: list[str] = field(default_factory=list)
+    _last: collections.deque[str] = field(
         default_factory=lambda: collections.deque(maxlen=_NAMED_FILES)
     )
     _failing_since: float | None = None
@@ -820,8 +883,8 @@ class _Problems:
 
     @property
     def text(self) -> str:
-        """The last messages, without repetition."""
-        return "; ".join(dict.fromkeys(self._messages))
+        """The first and the last messages, without repetition."""
+        return "; ".join(dict.fromkeys([*self._first, *self._last]))
 
     def take(self, line: str) -> None:
         if line.startswith("{"):
@@ -842,15 +905,27 @@ class _Problems:
         except ValueError:
             return
         if told.get("message_type") == "error":
+            # `check` says it otherwise than the others.
+            message = told.get("error", told).get("message", "")
+            if "storing the file again" in message:
+                self.stored_again += 1
+                return
             self.count += 1
             if len(self.items) < _NAMED_FILES:
                 self.items.append(told.get("item") or "?")
-            self._say(told["error"].get("message", ""))
+            self._say(message)
         elif told.get("message_type") == "exit_error":
             self._say(told["message"])
 
     def _say(self, text: str) -> None:
-        self._messages += filter(None, (_NOISE.sub("", line).strip() for line in text.splitlines()))
+        self.packs |= dict.fromkeys(_PACK.findall(text))
+        self.missing |= dict.fromkeys(_MISSING.findall(text))
+        self.indexes |= dict.fromkeys(_INDEX.findall(text))
+        for line in filter(None, (_NOISE.sub("", line).strip() for line in text.splitlines())):
+            if len(self._first) < _NAMED_FILES // 2:
+                self._first.append(line)
+            else:
+                self._last.append(line)
 
     def _lose_patience(self, message: str, delay_seconds: float) -> None:
         now = time.monotonic()

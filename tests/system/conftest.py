@@ -1,14 +1,24 @@
-"""One staging platform for the tests that need a whole one."""
+"""One staging platform for the tests that need a whole one; a bare host for those of the vault."""
 
 from __future__ import annotations
 
+import os
+import secrets
 import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
+from lifeboat.settings import Settings, load_settings
 from staging import processes
+from staging.ports import choose_ports
+from staging.s3 import S3Server
 from staging.site import Site
+from tasks import places, vault
 
 STAGING_SCALE = 0.1
 
@@ -56,3 +66,121 @@ def reset_server(site: Site, untouched: Path) -> None:
     processes.free_shared_memory(site.database_directory)
     shutil.rmtree(site.server, ignore_errors=True)
     shutil.copytree(untouched, site.server, symlinks=True)
+
+
+# --- a host with configuration, models and a vault, and no platform on it ---------------------
+
+_RESTIC = Path(__file__).resolve().parents[2] / ".lifeboat/tools/bin/restic"
+_BUCKET = "lifeboat-hosts"
+_HOST_YAML = """\
+platform: cad-test
+environment: staging
+secrets_file: .env.production
+stack: {{kind: process, supervisor_config: supervisord.conf, critical_services: [postgres]}}
+database: {{service: postgres, name: cad, data_directory: data/postgres, bin_directory: /usr}}
+files: {{directories: {{drawings: data/files}}}}
+models: {{directories: {{models: data/models}}}}
+config:
+  paths: [lifeboat.yaml, .env.production, config]
+{more}
+vault:
+  local: backups
+  restic_program: {restic}
+  s3: {{endpoint: "{endpoint}", bucket: {bucket}, prefix: {prefix}}}
+"""
+
+
+@dataclass
+class Host:
+    """A directory with lifeboat.yaml, data and a vault of its own in a shared bucket."""
+
+    root: Path
+    endpoint: str
+    prefix: str
+    canary: str  # a secret, in `secrets_file` as CAD_PASSWORD
+
+    @property
+    def settings(self) -> Settings:
+        return load_settings(self.root / "lifeboat.yaml")
+
+    def write_yaml(self, more: str = "", *, endpoint: str | None = None) -> None:
+        """`more` is put into the section `config`."""
+        text = _HOST_YAML.format(
+            restic=_RESTIC if _RESTIC.exists() else "restic",
+            endpoint=endpoint or self.endpoint,
+            bucket=_BUCKET,
+            prefix=self.prefix,
+            more=more,
+        )
+        (self.root / "lifeboat.yaml").write_text(text)
+
+    def start(self, *words: str, **environment: str) -> subprocess.Popen:
+        return subprocess.Popen(
+            [sys.executable, "-c", "from lifeboat.cli import main; main()", *words],
+            env={**os.environ, **environment, "LIFEBOAT_CONFIG": str(self.root / "lifeboat.yaml")},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *words: str, ok: int = 0, **environment: str) -> subprocess.CompletedProcess:
+        child = self.start(*words, **environment)
+        out, error = child.communicate(timeout=120)
+        assert child.returncode == ok, f"{words}: exit {child.returncode}\n{error}\n{out}"
+        assert self.canary not in out + error
+        return subprocess.CompletedProcess(words, child.returncode, out, error)
+
+    def records(self) -> list[str]:
+        return sorted(path.name for path in (self.root / "backups/records/runs").iterdir())
+
+
+@pytest.fixture(scope="session")
+def _hosts_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    directory = tmp_path_factory.mktemp("s3")
+    server = S3Server(directory, choose_ports(), "test-access", "test-secret-key")
+    server.start()
+    try:
+        server.create_bucket(_BUCKET)
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def _first_host(_hosts_s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Host:
+    """A host with an empty vault. To make one costs 10 s of CPU, to copy it a moment."""
+    root = tmp_path_factory.mktemp("host") / "srv"
+    for name in ("config/nginx", "data/files", "data/models", "data/postgres"):
+        (root / name).mkdir(parents=True)
+    canary = "canary-" + secrets.token_hex(8)
+    found = Host(root, _hosts_s3.endpoint, f"host-{secrets.token_hex(4)}", canary)
+    found.write_yaml()
+    (root / ".env.production").touch(mode=0o600)
+    (root / ".env.production").write_text(f"CAD_PASSWORD={canary}\nCAD_DIRECTORY=data/files\n")
+    (root / "config/nginx/nginx.prod.conf").write_text("listen 80;\n")
+    (root / "data/files/a.dxf").write_bytes(secrets.token_bytes(1000))
+    (root / "data/models/default.bin").write_bytes(secrets.token_bytes(50_000))
+    with pytest.MonkeyPatch.context() as patch:
+        _give_secrets(patch, canary)
+        vault.prepare_vault(found.settings)
+    return found
+
+
+def _give_secrets(patch: pytest.MonkeyPatch, canary: str) -> None:
+    patch.setenv("LIFEBOAT_VAULT_PASSWORD", "vault-" + canary)
+    patch.setenv("AWS_ACCESS_KEY_ID", "test-access")
+    patch.setenv("AWS_SECRET_ACCESS_KEY", "test-secret-key")
+
+
+@pytest.fixture
+def host(_first_host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    _give_secrets(monkeypatch, _first_host.canary)
+    prefix = f"host-{secrets.token_hex(4)}"
+    found = replace(_first_host, root=tmp_path / "srv", prefix=prefix)
+    shutil.copytree(_first_host.root, found.root, symlinks=True)
+    found.write_yaml()
+    source, target = places.bucket(_first_host.settings), places.bucket(found.settings)
+    for item in source.list():
+        target.put(item.key, source.get(item.key))
+    return found

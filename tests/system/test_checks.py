@@ -418,7 +418,7 @@ CASES: list[tuple[str, str, Callable[[Broken], object], str]] = [
         lambda b: allowing(b, "memory_stable", available_percent=99.99),
         "of the host's memory",
     ),
-    ("cpu-normal", "a service runs away", lambda b: beside(b, "while True: pass"), "rogue never"),
+    ("cpu-normal", "a service runs away", lambda b: running_away(b), "rogue never"),
     (
         "disk-space",
         "a disk is full",
@@ -426,6 +426,13 @@ CASES: list[tuple[str, str, Callable[[Broken], object], str]] = [
         "GB free",
     ),
 ]
+
+
+@contextmanager
+def running_away(b: Broken) -> Iterator[None]:
+    # On a machine that is shared even an endless loop does not get the whole core that it wants.
+    with beside(b, "while True: pass"), allowing(b, "cpu_normal", service_percent=10):
+        yield
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from lifeboat.core.errors import PermanentError, PreconditionError, RecoveryErro
 from lifeboat.core.timeline import Outcome, Phase
 from tasks import orchestration
 from tasks.orchestration import side_by_side, step
-from tasks.record import current_run, recorded, unfinished_runs
+from tasks.record import current_run, recorded
 
 ROOT = Path(__file__).resolve().parents[2]
 FLOWS = sorted(path.stem for path in (ROOT / "flows").glob("[a-z]*.py"))
@@ -84,25 +84,6 @@ def test_what_happens_before_there_is_a_place_is_written_when_there_is_one(tmp_p
         run.fact(late=True)
     text = (tmp_path / run.id / "journal.jsonl").read_text()
     assert text.index("run-began") < text.index("early") < text.index("late")
-
-
-def test_a_run_whose_process_is_gone_is_found(tmp_path: Path) -> None:
-    dead = subprocess.run(
-        [sys.executable, "-c", "import os; print(os.getpid())"],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    with recorded("recover-database", platform="p", directory=tmp_path) as run:
-        run.moved_aside("the data", Path("/data.damaged"))
-        journal = tmp_path / run.id / "journal.jsonl"
-        lines = [json.loads(line) for line in journal.read_text().splitlines()]
-        lines[0]["pid"] = int(dead.stdout)
-        journal.write_text("\n".join(map(json.dumps, lines)) + "\n")
-        [found] = unfinished_runs(tmp_path)
-    assert found.id == run.id
-    assert found.moved_aside[0].where == "/data.damaged"
-    assert unfinished_runs(tmp_path) == ()
 
 
 def test_side_by_side_tries_all_and_tells_all() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 
 import pytest
 from hypothesis import given
@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 
 from lifeboat.core.errors import PreconditionError
 from lifeboat.core.wal import (
+    History,
     Position,
     Segment,
     Switch,
+    choose_timeline,
     format_lsn,
     is_segment_name,
     parse_history,
@@ -160,3 +162,79 @@ def test_the_timeline_of_a_moment() -> None:
     began = [(3, at(12)), (2, at(6))]
     found = [timeline_current_at(at(h), first_timeline=1, began_at=began) for h in (5, 6, 11, 23)]
     assert found == [1, 2, 2, 3]
+
+
+# --- which timeline is ours -----------------------------------------------------------------
+
+TAKEN_AT = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
+STOP = 5 * SIZE
+
+
+def history(timeline: int, *ancestors: Switch, hours: float) -> History:
+    """One that appeared so many hours after the base backup was taken."""
+    return History(timeline, TAKEN_AT + timedelta(hours=hours), ancestors)
+
+
+def chosen(*histories: History, base: int = 1, hours: float | None = None) -> int:
+    return choose_timeline(
+        histories,
+        base_timeline=base,
+        stop_lsn=STOP,
+        taken_at=TAKEN_AT,
+        moment=None if hours is None else TAKEN_AT + timedelta(hours=hours),
+    )
+
+
+AFTER, BEFORE = Switch(1, 6 * SIZE), Switch(1, 4 * SIZE)
+
+
+@pytest.mark.parametrize(
+    ("histories", "timeline"),
+    [
+        ([], 1),
+        ([history(2, AFTER, hours=1)], 2),
+        ([history(2, AFTER, hours=1), history(3, AFTER, Switch(2, 9 * SIZE), hours=2)], 3),
+        # Set back twice: 3 went on from 1 and gave 2 up.
+        ([history(2, AFTER, hours=1), history(3, AFTER, hours=2)], 3),
+        # Of another server, and of an experiment with an old backup: the base came after them.
+        ([history(9, Switch(8, 7 * SIZE), hours=-1)], 1),
+        ([history(9, BEFORE, hours=-1), history(2, AFTER, hours=1)], 2),
+        ([history(9, hours=-1)], 1),  # can't be read
+        # Given up before, and younger only because the bucket is a copy.
+        ([history(2, BEFORE, hours=1), history(3, AFTER, hours=1)], 3),
+    ],
+)
+def test_the_newest_timeline_that_contains_the_base_is_followed(histories, timeline) -> None:
+    assert chosen(*histories) == timeline
+    assert chosen(*reversed(histories)) == timeline
+
+
+@pytest.mark.parametrize("ancestors", [(BEFORE,), (Switch(7, 9 * SIZE),), ()])
+@pytest.mark.parametrize("hours", [-0.1, 0, 3])
+def test_a_later_timeline_that_may_be_ours_is_never_passed_over(ancestors, hours) -> None:
+    """A set-back to before the base must not be undone in silence; clocks differ a little."""
+    with pytest.raises(PreconditionError, match="2 appeared at") as refused:
+        chosen(history(2, *ancestors, hours=hours))
+    assert "00000002.history" in refused.value.hint
+
+
+def test_a_base_of_a_later_timeline_needs_no_history() -> None:
+    assert chosen(history(2, Switch(1, SIZE), hours=-5), base=2) == 2
+    assert chosen(base=3) == 3
+
+
+@pytest.mark.parametrize(("hours", "timeline"), [(0.5, 1), (1.5, 2), (2.5, 3)])
+def test_a_moment_is_looked_for_on_the_timeline_of_that_moment(hours, timeline) -> None:
+    written = [
+        history(2, AFTER, hours=1),
+        history(3, AFTER, hours=2),
+        history(9, BEFORE, hours=-1),  # of another server
+        history(10, BEFORE, hours=30),  # nothing of it existed then
+    ]
+    assert chosen(*written, hours=hours) == timeline
+
+
+@pytest.mark.parametrize("text", ["<html>", "x\t0/1\tno", "1\tzero\tx"])
+def test_what_is_no_history_is_refused(text: str) -> None:
+    with pytest.raises(PreconditionError):
+        parse_history(text + " a b")

@@ -40,7 +40,9 @@ from lifeboat.tools.postgres.replication import (
 )
 from lifeboat.tools.postgres.scratch import (
     check_everything,
+    databases,
     end_orphan,
+    prepare_scratch,
     scratch_server,
 )
 from lifeboat.tools.postgres.server import (
@@ -73,6 +75,7 @@ __all__ = [
     "cluster_problems",
     "collect_segments",
     "database_bytes",
+    "databases",
     "drop_slot",
     "end_of_wal",
     "end_orphan",
@@ -82,6 +85,7 @@ __all__ = [
     "free_slot",
     "identify",
     "now",
+    "prepare_scratch",
     "query",
     "read_every_block",
     "read_every_row",
