@@ -57,22 +57,29 @@ def procedure(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
         import prefect
 
         # Results hold settings and verdicts and are kept in Lifeboat's own records.
-        return prefect.flow(_naming_dry_runs(function), name=name, persist_result=False)
+        return prefect.flow(_naming_the_end(function), name=name, persist_result=False)
 
     return decorate
 
 
-def _naming_dry_runs(function: Callable[P, R]) -> Callable[P, R]:
-    """Let a run that was asked for its plan only end in the state `DryRun`: green means done."""
+def _naming_the_end(function: Callable[P, R]) -> Callable[P, R]:
+    """Let a run say by the name of its last state what it came to: `Completed` means done and good.
+
+    One that was asked for its plan only ends as `DryRun`, and one whose result is not good (a
+    verification, a look at the objectives) as `NotGood`.
+    """
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> Any:
         result = function(*args, **kwargs)
-        if not any(getattr(value, "dry_run", False) for value in (*args, *kwargs.values())):
+        dry_run = any(getattr(value, "dry_run", False) for value in (*args, *kwargs.values()))
+        if not dry_run and getattr(result, "good", True):
             return result
         from prefect.states import Completed
 
-        return Completed(name="DryRun", message="Nothing was touched.", data=result)
+        if dry_run:
+            return Completed(name="DryRun", message="Nothing was touched.", data=result)
+        return Completed(name="NotGood", message="It was done; not all is good.", data=result)
 
     # Prefect reads the types of the form from here, and can't resolve another module's names.
     signature = inspect.signature(function, eval_str=True)

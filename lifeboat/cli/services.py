@@ -75,9 +75,10 @@ def keep(config: ConfigOption = None) -> None:
 def _jobs(settings: Settings) -> dict[str, Job]:
     from flows.prune_backups import prune_backups
     from flows.test_restore import test_restore
+    from flows.watch_objectives import watch_objectives
     from lifeboat.cli.backups import backup_flow
-    from lifeboat.core.requests import Backup, Prune, RestoreTest
-    from tasks import keeper, wal
+    from lifeboat.core.requests import Backup, Prune, RestoreTest, WatchObjectives
+    from tasks import keeper, objectives, wal
 
     config = str(settings.file)
     often = settings.keep
@@ -109,4 +110,14 @@ def _jobs(settings: Settings) -> dict[str, Job]:
             act=lambda: test_restore(RestoreTest(config=config)),
         ),
     }
-    return {"wal": keeper.Job(often.wal_seconds, wal.Shipper(settings).ship), **backups, **upkeep}
+    announcer = objectives.Announcer()
+    looks = {
+        "watch": keeper.Job(
+            often.watch_seconds,
+            lambda: announcer.tell(watch_objectives(WatchObjectives(config=config))),
+            due_in_seconds=lambda: often.watch_seconds,
+            only_looks=True,
+        )
+    }
+    ships = {"wal": keeper.Job(often.wal_seconds, wal.Shipper(settings).ship)}
+    return {**ships, **backups, **upkeep, **looks}
