@@ -72,14 +72,25 @@ def _plain(name: str) -> str:
 def _is_protected(place: Place, paths: Collection[PurePath]) -> bool:
     if place.path is not None and any(place.path.is_relative_to(path) for path in paths):
         return True
-    # Docker keeps a volume in `volumes/<its name>/_data`, wherever its own directory lies.
-    return bool(place.volume) and any(place.volume in path.parts for path in paths)
+    return bool(place.volume) and any(_root_of(place.volume, path) == path for path in paths)
+
+
+def _root_of(volume: str, path: PurePath) -> PurePath | None:
+    """Docker keeps a volume in `volumes/<its name>/_data`, wherever its own directory lies."""
+    parts = path.parts
+    for place in range(len(parts) - 1):
+        if parts[place : place + 2] == (volume, "_data"):
+            return PurePath(*parts[: place + 2])
+    return None
 
 
 def _in_part(place: Place, paths: Collection[PurePath]) -> str:
-    if place.path is None:
-        return ""
-    inside = sorted(str(path) for path in paths if path.is_relative_to(place.path))
+    inside = sorted(
+        str(path)
+        for path in paths
+        if (place.path is not None and path.is_relative_to(place.path))
+        or (place.volume and _root_of(place.volume, path))
+    )
     return f"; only {', '.join(inside)} in it is protected" if inside else ""
 
 
