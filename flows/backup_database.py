@@ -15,8 +15,10 @@ def backup_database(request: Backup = Backup()) -> Facts:
     2. Ask the server who it is and what it holds.
     3. Copy it with PostgreSQL's own pg_basebackup and verify every file of the copy.
     4. Snapshot the copy into the local vault and S3 at the same time.
-    5. Publish the copy as the hot copy, and only then remove the one before it.
-    6. Ship the WAL that was received meanwhile.
+    5. Look whether it has shrunk against those before it: a suspicious one is kept and told.
+    6. Publish the copy as the hot copy, and only then remove the one before it; the last trusted
+       one stays.
+    7. Ship the WAL that was received meanwhile.
 
     What it changes: the vault gains one recovery point.
     If it fails: run it again; an unfinished copy ends in `.partial`, is never chosen, and is
@@ -27,7 +29,7 @@ def backup_database(request: Backup = Backup()) -> Facts:
     with backup.backup_run(settings, Asset.DATABASE):
         copy = database.copy_base(settings)
         facts = database.verify_copy(settings, copy)
-        database.store_copy(settings, copy, facts)
-        database.publish_hot_copy(settings, copy, facts)
+        suspicion = database.store_copy(settings, copy, facts)
+        database.publish_hot_copy(settings, copy, facts, suspicious=bool(suspicion))
         wal.ship(settings)
     return facts

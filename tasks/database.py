@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import shutil
 import socket
@@ -16,11 +17,12 @@ from lifeboat.core.points import (
     DatabaseFacts,
     DirectoryFacts,
     Facts,
+    Tier,
     point_id,
 )
 from lifeboat.settings import Settings
 from lifeboat.tools import filesystem, git, postgres
-from tasks import clock, locks, places, progress, vault
+from tasks import catalogue, clock, locks, places, progress, suspicion, vault
 from tasks.orchestration import step
 from tasks.record import current_run
 
@@ -128,25 +130,36 @@ def verify_copy(settings: Settings, copy: BaseCopy) -> Facts:
     return facts
 
 
-def store_copy(settings: Settings, copy: BaseCopy, facts: Facts) -> None:
-    """Snapshot the copy and its facts into both tiers."""
+def store_copy(settings: Settings, copy: BaseCopy, facts: Facts) -> str:
+    """Snapshot the copy and its facts into both tiers; say what speaks against it, if anything."""
     vault.store_in_both_tiers(
         settings, facts, [copy.directory / FACTS_NAME, copy.directory / "base"]
     )
+    return suspicion.look_at_new_point(settings, facts)
 
 
 @step()
-def publish_hot_copy(settings: Settings, copy: BaseCopy, facts: Facts) -> Path:
+def publish_hot_copy(settings: Settings, copy: BaseCopy, facts: Facts, *, suspicious: bool) -> Path:
     """Give the copy its final name, and then remove the hot copies before it.
 
-    Stands aside from a recovery, which may be about to rename one of them into place.
+    While the new one is suspicious the newest trusted one stays too. Stands aside from a recovery,
+    which may be about to rename one of them into place.
     """
     locks.stand_aside(settings, doing="Publishing the hot copy")
     hot = places.hot_directory(settings)
     place = hot / facts.point
     copy.directory.rename(place)
     filesystem.sync_directory(hot)
+    kept = {place}
+    if suspicious:
+        kept |= _newest_trusted(settings)
     for older in hot.iterdir():
-        if older != place and not older.name.endswith(UNFINISHED):
+        if older not in kept and not older.name.endswith(UNFINISHED):
             shutil.rmtree(older)
     return place
+
+
+def _newest_trusted(settings: Settings) -> set[Path]:
+    points = catalogue.list_points(settings, assets=(Asset.DATABASE,), tolerate_failures=True)
+    trusted = (p.copies[Tier.HOT] for p in points if Tier.HOT in p.copies and not p.suspicion)
+    return {Path(copy) for copy in itertools.islice(trusted, 1)}

@@ -14,13 +14,23 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from lifeboat.core.errors import PreconditionError, RecoveryError
+from lifeboat.core.marks import Kind
 from lifeboat.core.plan import RecoveryPlan
-from lifeboat.core.points import Asset, Facts, RecoveryPoint, Tier, choose_point
+from lifeboat.core.points import (
+    Asset,
+    Facts,
+    RecoveryPoint,
+    Tier,
+    choose_point,
+    merge_copies,
+    passed_over,
+)
 from lifeboat.core.requests import RecoverServer
+from lifeboat.core.suspicion import Policy, judge
 from lifeboat.core.timeline import Phase
 from lifeboat.settings import S3, Settings, load_settings, secret_of_environment
 from lifeboat.tools import filesystem, git, postgres, restic, s3
-from tasks import backup, catalogue, climb, clock, integrity, places, repair, vault
+from tasks import backup, catalogue, climb, clock, integrity, marks, places, repair, vault
 from tasks.orchestration import side_by_side, step
 from tasks.record import current_run
 from tasks.repair import Source
@@ -41,6 +51,7 @@ class Rebuild(BaseModel):
     old_root: Path  # directory of lifeboat.yaml on the lost host
     sources: Mapping[Asset, Source]  # files, models and configuration
     database: RecoveryPoint
+    passed_over: tuple[RecoveryPoint, ...] = ()  # suspicious ones that are newer
 
     def new_place(self, old: str) -> Path:
         """Where a path of the lost host lies on this one; outside of its directory it stays."""
@@ -88,6 +99,10 @@ def read_vault(request: RecoverServer) -> Rebuild:
         old_root=old_root,
         sources={**sources, Asset.CONFIG: configuration},
         database=newest[Asset.DATABASE],
+        passed_over=(
+            *(over for point in newest.values() for over in passed_over(points, point)),
+            *configuration.passed_over,
+        ),
     )
 
 
@@ -103,16 +118,17 @@ def _settings_in_vault(request: RecoverServer) -> tuple[Settings, Source, Path]:
     )
     bucket.reachable()
     store = places.configuration_repository(bucket, region=request.region)
-    snapshots = [s for s in store.snapshots(tags={"asset": "config"}) if "point" in s.tags]
-    if not snapshots:
+    points = _configurations(store, bucket)
+    if not points:
         raise PreconditionError(
             f"Reading bucket {request.bucket}: it holds no backup of a configuration.",
             hint="Nothing was touched. Look at --bucket and --prefix; `lifeboat backup config` "
             "makes one.",
         )
-    newest = max(snapshots, key=lambda snapshot: snapshot.taken_at)
+    point = choose_point(points, asset=Asset.CONFIG, tiers=(Tier.S3,))
+    snapshot = point.copies[Tier.S3]
     facts = catalogue.parse_facts(
-        store.dump(newest.id, catalogue.facts_path(store, newest.id)), where=newest.tags["point"]
+        store.dump(snapshot, catalogue.facts_path(store, snapshot)), where=point.id
     )
     told = facts.directories.get(_SETTINGS_NAME)
     if told is None:
@@ -120,14 +136,7 @@ def _settings_in_vault(request: RecoverServer) -> tuple[Settings, Source, Path]:
             f"Reading {facts.point}: {_SETTINGS_NAME} is not in it.",
             hint="Add it to config.paths; until then write it by hand and use `recover database`.",
         )
-    point = RecoveryPoint(
-        asset=Asset.CONFIG,
-        id=facts.point,
-        taken_at=facts.taken_at,
-        copies={Tier.S3: newest.id},
-        bytes=newest.bytes,
-    )
-    settings = _parse(store, newest, told.path, Path(request.into))
+    settings = _parse(store, snapshot, told.path, Path(request.into))
     where = S3(
         endpoint=request.endpoint or None,
         bucket=request.bucket,
@@ -137,13 +146,22 @@ def _settings_in_vault(request: RecoverServer) -> tuple[Settings, Source, Path]:
     # The bucket that was named counts: it may be a copy of the one in the settings.
     told_vault = settings.vault.model_copy(update={"s3": where})
     settings = settings.model_copy(update={"vault": told_vault})
-    return settings, Source(point=point, tier=Tier.S3, facts=facts), Path(told.path).parent
+    source = Source(point=point, tier=Tier.S3, facts=facts, passed_over=passed_over(points, point))
+    return settings, source, Path(told.path).parent
 
 
-def _parse(store: restic.Repository, snapshot: restic.Snapshot, path: str, into: Path) -> Settings:
+def _configurations(store: restic.Repository, bucket: s3.Bucket) -> tuple[RecoveryPoint, ...]:
+    """The backups of the configuration, judged by the usual policy: the settings lie in them."""
+    snapshots = store.snapshots(tags={"asset": str(Asset.CONFIG)})
+    found = catalogue.points_of(snapshots, Asset.CONFIG, Tier.S3)
+    accepted = marks.names_in_bucket(bucket, Kind.ACCEPTED)
+    return judge(merge_copies(found), policy=Policy(), accepted=accepted)
+
+
+def _parse(store: restic.Repository, snapshot: str, path: str, into: Path) -> Settings:
     with tempfile.TemporaryDirectory(prefix="lifeboat-") as directory:
         copy = Path(directory) / _SETTINGS_NAME
-        copy.write_bytes(store.dump(snapshot.id, path))
+        copy.write_bytes(store.dump(snapshot, path))
         return load_settings(copy, directory=into)
 
 
@@ -157,6 +175,7 @@ def plan_rebuild(found: Rebuild, request: RecoverServer) -> RecoveryPlan:
         platform=settings.platform,
         symptoms="the server is lost; this machine takes its place",
         points=points,
+        passed_over=found.passed_over,
         target="the newest that the bucket holds",
         expected_loss="what was written after the last WAL that reached the bucket, and files "
         "newer than the last backup of the files",

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lifeboat.core.errors import PermanentError, PreconditionError, RecoveryError
 from lifeboat.core.points import Asset, Facts, Tier
+from lifeboat.core.suspicion import pack_counts
 from lifeboat.settings import Settings
 from lifeboat.tools import filesystem, restic, seal
 from tasks import catalogue, progress
@@ -66,6 +67,10 @@ def store_snapshot(
     if facts.database:
         # So that pruning WAL need not open every base.
         tags[catalogue.WAL_FROM] = facts.database.start_lsn
+        tags[catalogue.ROWS] = pack_counts(facts.database.tables)
+    else:
+        files = {name: told.files for name, told in facts.directories.items()}
+        tags[catalogue.DIRECTORY_FILES] = pack_counts(files)
     if facts.set_id:
         tags[catalogue.SET] = facts.set_id
     if facts.fingerprint:

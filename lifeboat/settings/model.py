@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, 
 
 from lifeboat.core.checklist import PLACEHOLDER, Checks
 from lifeboat.core.errors import SettingsError
+from lifeboat.core.suspicion import Policy as Suspicion
 from lifeboat.settings.environment import (
     DEFAULT_NAME,
     SECRETS,
@@ -256,29 +257,6 @@ class Retention(_Section):
     s3_days: float = Field(default=90, gt=0, description="Days in S3.")
     minimum: int = Field(
         default=3, ge=1, description="How many of the newest points of each asset always stay."
-    )
-
-
-class Suspicion(_Section):
-    """When a new point is kept but not offered as the latest until someone accepts it."""
-
-    shrunk_percent: float = Field(
-        default=50,
-        gt=0,
-        le=100,
-        description="Bytes, files or the rows of a table are fewer by more than this.",
-    )
-    rewritten_percent: float = Field(
-        default=50,
-        gt=0,
-        le=100,
-        description="More than this share of the files was rewritten or replaced since the point "
-        "before, as ransomware does.",
-    )
-    at_least: int = Field(
-        default=20,
-        ge=1,
-        description="So many files or rows there must have been; fewer may well change at once.",
     )
 
 

@@ -161,6 +161,7 @@ class Snapshot:
     files: int
     unmodified_files: int | None  # since its parent; None where restic did not say
     added_bytes: int | None
+    new_blobs: int | None  # pieces of content, not of metadata
 
 
 @dataclass(frozen=True)
@@ -917,6 +918,7 @@ def _snapshot(told: Mapping[str, Any]) -> Snapshot:
         files=summary.get("total_files_processed", 0),
         unmodified_files=summary.get("files_unmodified"),
         added_bytes=summary.get("data_added"),
+        new_blobs=summary.get("data_blobs"),
     )
 
 
