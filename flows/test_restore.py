@@ -16,7 +16,8 @@ def test_restore(request: RestoreTest = RestoreTest()) -> RunRecord:
     """Prove recovery points: restore them from S3 into a scratch place, start them, question them.
 
     1. Stand aside if a recovery is running.
-    2. Choose the newest point of each asset in S3, or the one that is named.
+    2. Choose the newest trusted point of each asset in S3 (of the newest set its members, until
+       they are verified), or the point or set that is named.
     3. Restore it into a scratch place.
     4. Question it: the database is started and every table, index and reference of it checked;
        files, models and configuration are compared with their facts.

@@ -46,6 +46,7 @@ def list_points(
     assets: Collection[Asset] = tuple(Asset),
     tiers: Collection[Tier] = tuple(Tier),
     tolerate_failures: bool = False,
+    also_accepted: Collection[str] = (),
 ) -> tuple[RecoveryPoint, ...]:
     """All recovery points, newest first, with the tiers in which each has a copy.
 
@@ -76,7 +77,7 @@ def list_points(
     merged = merge_copies(
         point.model_copy(update={"verified_at": verified.get(point.id)}) for point in found
     )
-    return judge(merged, policy=settings.suspicion, accepted=accepted)
+    return judge(merged, policy=settings.suspicion, accepted={*accepted, *also_accepted})
 
 
 def _or_nothing(name: str, act) -> list[RecoveryPoint]:

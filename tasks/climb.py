@@ -30,6 +30,7 @@ class Chosen(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     of: Mapping[Tier, RecoveryPoint]
+    reserve: Mapping[Tier, RecoveryPoint] = {}  # older and verified: for when no rung holds
     passed_over: tuple[RecoveryPoint, ...] = ()
 
 
@@ -55,9 +56,21 @@ def choose_points(settings: Settings, request: RecoverDatabase) -> Chosen:
             log.info("%s", error)
     if not chosen and target:
         choose_point(points, asset=Asset.DATABASE, not_after=target, tiers=wanted)
+    reserve = {}
+    for tier, point in chosen.items():
+        proven = (
+            p
+            for p in points
+            if tier in p.copies
+            and p.verified_at
+            and not p.suspicion
+            and p.taken_at < point.taken_at
+        )
+        if tier is not Tier.HOT and (older := next(proven, None)):
+            reserve[tier] = older
     newest = max(chosen.values(), key=lambda point: point.taken_at, default=None)
     over = passed_over(points, newest, not_after=target) if newest else ()
-    return Chosen(of=chosen, passed_over=over)
+    return Chosen(of=chosen, reserve=reserve, passed_over=over)
 
 
 def choose_rungs(
@@ -114,6 +127,11 @@ def plan_climb(
         steps=tuple(
             f"{choice.rung}: {choice.reason}" + ("" if choice.use else " (passed over)")
             for choice in rungs
+        )
+        + tuple(
+            f"{tier} again, if none of these holds: {points.reserve[tier].id}, the newest verified"
+            for tier in points.reserve
+            if tier in used
         ),
         made_at=clock.now(),
     )
@@ -128,12 +146,19 @@ def climb(
 ) -> Facts | None:
     """Try the rungs in order; give the facts of the base that was restored (None for a restart).
 
+    When none holds, the reserve is tried: an older base, known to be good, with more WAL to replay.
     Each attempt is recorded with its reason and seconds. Raises PermanentError with all the
     reasons if none holds.
     """
     run = current_run()
     stopped = False
-    for choice in rungs:
+    tries = [(choice, points.of.get(choice.rung.tier)) for choice in rungs]
+    tries += [
+        (choice.model_copy(update={"reason": "an older base that was verified"}), reserve)
+        for choice in rungs
+        if choice.use and (reserve := points.reserve.get(choice.rung.tier))
+    ]
+    for choice, point in tries:
         if not choice.use:
             run.rung(RungAttempt(rung=choice.rung, outcome=Outcome.SKIPPED, reason=choice.reason))
             continue
@@ -147,8 +172,8 @@ def climb(
                     services.stop_services(settings, services.everything_that_writes(settings))
                     stopped = True
                 tier = choice.rung.tier
-                assert tier is not None
-                facts = restore_from(settings, points.of[tier], tier, to_time=to_time)
+                assert tier is not None and point is not None
+                facts = restore_from(settings, point, tier, to_time=to_time)
         except RecoveryError as error:
             log.warning("The rung %s did not hold: %s", choice.rung, error)
             run.rung(

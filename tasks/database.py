@@ -94,8 +94,8 @@ def _remove_unfinished(hot: Path) -> None:
 
 
 @step()
-def verify_copy(settings: Settings, copy: BaseCopy) -> Facts:
-    """Read every block of the copy, then write down what it is."""
+def verify_copy(settings: Settings, copy: BaseCopy, *, set_id: str = "") -> Facts:
+    """Read every block of the copy, then write down what it is, and of which set if of one."""
     base = copy.directory / "base"
     postgres.verify_backup(base, settings.database.bin_directory)
     data = settings.database.data_directory
@@ -124,6 +124,7 @@ def verify_copy(settings: Settings, copy: BaseCopy) -> Facts:
             sequences=copy.sequences,
         ),
         directories={"base": DirectoryFacts(path=str(base), files=files, bytes=size)},
+        set_id=set_id,
     )
     filesystem.atomic_write(copy.directory / FACTS_NAME, facts.model_dump_json(indent=2).encode())
     current_run().uses_points(facts.point)

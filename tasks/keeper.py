@@ -16,6 +16,7 @@ from tasks import backup, catalogue, clock, locks, wal
 log = logging.getLogger("lifeboat")
 
 _LOOK_SECONDS = 1.0
+_FIRST_SET_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,22 @@ def backup_job(
             return 0.0
         age = (clock.now() - points[0].taken_at).total_seconds()
         return max(0.0, every_seconds - age)
+
+    return Job(every_seconds, act, due_in_seconds)
+
+
+def set_job(settings: Settings, *, every_seconds: float, act: Callable[[], object]) -> Job:
+    """A set of everything that is due when the newest member of one on this host is that old.
+
+    The first one comes when the first backups of each asset are surely made.
+    """
+
+    def due_in_seconds() -> float:
+        points = catalogue.list_points(settings, assets=(Asset.FILES,), tiers=(Tier.LOCAL,))
+        newest = next((point for point in points if point.set_id), None)
+        if newest is None:
+            return min(every_seconds, _FIRST_SET_SECONDS)
+        return max(0.0, every_seconds - (clock.now() - newest.taken_at).total_seconds())
 
     return Job(every_seconds, act, due_in_seconds)
 

@@ -200,6 +200,7 @@ def rewrite_damaged(settings: Settings, source: Source, damages: tuple[Damage, .
             )
         rewritten += done
     run = current_run()
+    run.uses_points(source.point.id)
     run.fact(files_rewritten=len(rewritten))
     run.keep("damage.json", json.dumps([d.model_dump() for d in damages], indent=1))
 

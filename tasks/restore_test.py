@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ruamel.yaml import YAML, YAMLError
 
+from lifeboat.core import sets
 from lifeboat.core.errors import PermanentError, PreconditionError, VerificationFailed
 from lifeboat.core.points import Asset, DatabaseFacts, Facts, RecoveryPoint, Tier, choose_point
 from lifeboat.core.requests import RestoreTest
@@ -55,17 +56,29 @@ def _remove(place: Path) -> None:
 
 @step(retries=1)
 def choose_points(settings: Settings, request: RestoreTest) -> tuple[RecoveryPoint, ...]:
-    """The newest point in S3 of each asset that is asked for, or the one point that is named."""
+    """The newest trusted point in S3 of each asset that is asked for, or what is named.
+
+    A member of the newest complete set goes before a newer point until it is verified, for only a
+    set of which all was tested is preferred when a server is lost.
+    """
     points = catalogue.list_points(settings, tiers=(Tier.S3,))
     if request.point:
-        named = tuple(point for point in points if point.id == request.point)
+        wanted = request.point
+        named = tuple(point for point in points if wanted in (point.id, point.set_id))
         if not named:
             raise PreconditionError(
                 f"Testing {request.point}: there is no such recovery point in S3.",
                 hint="`lifeboat points` lists them.",
             )
         return named
-    return tuple(choose_point(points, asset=asset, tiers=(Tier.S3,)) for asset in request.assets)
+    newest_set = sets.newest_complete(points, Tier.S3)
+    members = newest_set.members if newest_set else {}
+    return tuple(
+        members[asset]
+        if asset in members and not members[asset].verified_at
+        else choose_point(points, asset=asset, tiers=(Tier.S3,))
+        for asset in request.assets
+    )
 
 
 @step(retries=2)

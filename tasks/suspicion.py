@@ -24,7 +24,8 @@ def look_at_new_point(settings: Settings, facts: Facts) -> str:
     points = catalogue.list_points(settings, assets=(facts.asset,), tolerate_failures=True)
     suspicion = next((point.suspicion for point in points if point.id == facts.point), "")
     if suspicion:
-        current_run().fact(suspicious=suspicion)
+        told = current_run().record.facts.get("suspicious")
+        current_run().fact(suspicious=f"{told}; {suspicion}" if told else suspicion)
         log.warning(
             "SUSPICIOUS: %s is kept, but will not be restored from: %s. "
             "If it is right as it is: lifeboat accept %s --why ...",

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lifeboat.core.errors import PreconditionError
-from lifeboat.core.points import FACTS_NAME, Asset, DirectoryFacts, Facts, point_id
+from lifeboat.core.points import FACTS_NAME, Asset, DirectoryFacts, Facts, Tier, point_id
 from lifeboat.settings import Settings
 from lifeboat.tools import filesystem, git
 from tasks import clock, suspicion, vault
@@ -69,12 +69,16 @@ def gather_facts(settings: Settings, asset: Asset) -> Facts:
     )
 
 
-def store_directories(settings: Settings, facts: Facts) -> None:
-    """Snapshot the directories and their facts into both tiers, and look at the new point."""
+def store_directories(settings: Settings, facts: Facts) -> dict[Tier, str]:
+    """Snapshot the directories and their facts into both tiers, and look at the new point.
+
+    Gives the snapshots' names.
+    """
     note = settings.vault.local / str(facts.asset) / "facts" / FACTS_NAME
     note.parent.mkdir(parents=True, exist_ok=True)
     filesystem.atomic_write(note, facts.model_dump_json(indent=2).encode())
     paths = [Path(d.path) for d in facts.directories.values()]
-    vault.store_in_both_tiers(settings, facts, [note, *paths])
+    snapshots = vault.store_in_both_tiers(settings, facts, [note, *paths])
     current_run().uses_points(facts.point)
     suspicion.look_at_new_point(settings, facts)
+    return snapshots

@@ -92,14 +92,20 @@ def store_snapshot(
     return summary
 
 
-def store_in_both_tiers(settings: Settings, facts: Facts, paths: Collection[Path]) -> None:
-    """Local and S3 at the same time. If one fails this raises, and the other's copy counts."""
-    side_by_side(
+def store_in_both_tiers(
+    settings: Settings, facts: Facts, paths: Collection[Path]
+) -> dict[Tier, str]:
+    """Local and S3 at the same time; give the snapshots' names.
+
+    If one fails this raises, and the other's copy counts.
+    """
+    done = side_by_side(
         {
             str(tier): functools.partial(store_snapshot, settings, tier, facts, paths)
             for tier in RESTIC_TIERS
         }
     )
+    return {Tier(tier): summary.snapshot_id for tier, summary in done.items()}
 
 
 # --- records ---------------------------------------------------------------------------------

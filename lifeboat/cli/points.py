@@ -46,6 +46,7 @@ def _point_as_json(point: RecoveryPoint) -> dict[str, object]:
         "bytes": point.bytes,
         "verified_at": point.verified_at.isoformat() if point.verified_at else None,
         "suspicion": point.suspicion,
+        "set": point.set_id,
     }
 
 
@@ -55,7 +56,7 @@ def _print_points(found: tuple[RecoveryPoint, ...]) -> None:
     from rich.table import Table
 
     now = datetime.now(timezone.utc)
-    table = Table("asset", "point", "age", "MB", "tiers", "verified", "trusted")
+    table = Table("asset", "point", "age", "MB", "tiers", "verified", "trusted", "set")
     for point in found:
         verified = age_in_words(now - point.verified_at) + " ago" if point.verified_at else "never"
         table.add_row(
@@ -66,6 +67,7 @@ def _print_points(found: tuple[RecoveryPoint, ...]) -> None:
             " ".join(point.tiers),
             verified,
             "[red]suspicious[/]" if point.suspicion else "yes",
+            point.set_id,
         )
     console = Console()
     console.print(table if found else "There is no recovery point yet: `lifeboat backup database`.")
@@ -96,7 +98,10 @@ def test_restore(
         list[Asset] | None, typer.Option("--asset", help="Only this asset; may be repeated.")
     ] = None,
     point: Annotated[
-        str, typer.Option("--point", help="This recovery point; default: the newest of each asset.")
+        str,
+        typer.Option(
+            "--point", help="This recovery point, or set; default: the newest of each asset."
+        ),
     ] = "",
     sample: Annotated[
         float, typer.Option("--sample", help="Percent of files and models to read; marks nothing.")

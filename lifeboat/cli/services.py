@@ -56,6 +56,7 @@ def asynchronous(config: ConfigOption = None) -> None:
 def keep(config: ConfigOption = None) -> None:
     """Ship WAL and make every backup when it is due, without Prefect. Run it as a service."""
     choose_orchestrator(without_prefect=True, with_prefect=False)
+    from flows.backup_platform import backup_platform
     from lifeboat.cli.backups import backup_flow
     from lifeboat.core.requests import Backup
     from lifeboat.settings import load_settings
@@ -78,4 +79,9 @@ def keep(config: ConfigOption = None) -> None:
         )
         for asset, seconds in often.items()
     }
+    jobs["platform"] = keeper.set_job(
+        settings,
+        every_seconds=settings.keep.platform_seconds,
+        act=functools.partial(backup_platform, request),
+    )
     keeper.keep(settings, jobs)

@@ -46,13 +46,17 @@ class RecoveryPlan(BaseModel):
             more = f" (and {len(others)} before it)" if others else ""
             age = age_in_words(self.made_at - newest.taken_at)
             lines.append(f"  Passed over:     {newest.id}, {age} old{more}: {newest.suspicion}.")
-            lines.append(
-                f"                   If it is right: lifeboat accept {newest.id} --why ..."
-            )
+            lines.append(f"                   If it is right: {self._trusting(newest.id)}")
         lines.append(f"  What is lost:    {self.expected_loss}")
         lines += [f"  Touches:         {place}" for place in self.touches]
         lines += [f"  Step {number}: {step}" for number, step in enumerate(self.steps, start=1)]
         return "\n".join(lines)
+
+    def _trusting(self, point: str) -> str:
+        # A machine that is new has no settings with which to accept anything.
+        if self.procedure == "recover-server":
+            return f"recover with --trust {point}"
+        return f"lifeboat accept {point} --why ..."
 
 
 def age_in_words(age: timedelta) -> str:

@@ -162,6 +162,12 @@ class Models(_Section):
     services: tuple[str, ...] = Field(
         default=(), description="Services that load the models; restarted when models are repaired."
     )
+    manifest_query: str | None = Field(
+        default=None,
+        description="Query that gives path (below one of the directories), SHA-256 and bytes of "
+        "every model that the database refers to; the last two may be NULL. With it a set is "
+        "checked for rows whose model it lacks.",
+    )
 
 
 class PublicConfig(_Section):
@@ -242,6 +248,9 @@ class Keep(_Section):
         gt=0,
         description="Between looks at models and configuration, which are backed up at once when "
         "they have changed.",
+    )
+    platform_seconds: float = Field(
+        default=86400, gt=0, description="Between sets, in which all assets are of one moment."
     )
     restore_test_seconds: float = Field(
         default=86400, gt=0, description="Between restore tests of the newest points in S3."
