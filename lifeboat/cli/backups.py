@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Callable
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -18,6 +19,7 @@ from lifeboat.cli.common import (
     WithPrefect,
     app,
     choose_orchestrator,
+    show_result,
 )
 from lifeboat.core.points import Asset, Facts
 
@@ -38,9 +40,21 @@ def prepare(config: ConfigOption = None) -> None:
     vault.prepare_vault(load_settings(config))
 
 
+class What(StrEnum):
+    """What a backup may be of."""
+
+    DATABASE = "database"
+    FILES = "files"
+    MODELS = "models"
+    CONFIG = "config"
+    PLATFORM = "platform"
+
+
 @app.command()
 def backup(
-    asset: Annotated[Asset, typer.Argument(help="What to back up.")],
+    what: Annotated[
+        What, typer.Argument(help="One asset, or the whole platform as one coherent set.")
+    ],
     always: Annotated[
         bool,
         typer.Option("--always", help="Also configuration or models that have not changed."),
@@ -50,15 +64,21 @@ def backup(
     without_prefect: WithoutPrefect = False,
     with_prefect: WithPrefect = False,
 ) -> None:
-    """Back one asset up into the local vault and S3; print the point that holds it.
+    """Back up one asset, or all of them as one set, into the local vault and S3.
 
-    Configuration and models that have not changed need no new point, and get none.
+    Prints the point that holds it. Configuration and models that have not changed need no new
+    point, and get none.
     """
     choose_orchestrator(without_prefect=without_prefect, with_prefect=with_prefect)
     from lifeboat.core.requests import Backup
 
     request = Backup(config=str(config or ""), only_if_changed=not always)
-    facts = backup_flow(asset)(request)
+    if what is What.PLATFORM:
+        from flows.backup_platform import backup_platform
+
+        show_result(backup_platform(request), as_json=as_json)
+        return
+    facts = backup_flow(Asset(what))(request)
     typer.echo(facts.model_dump_json(indent=2) if as_json else facts.point)
 
 

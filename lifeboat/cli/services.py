@@ -73,6 +73,7 @@ def keep(config: ConfigOption = None) -> None:
 
 
 def _jobs(settings: Settings) -> dict[str, Job]:
+    from flows.backup_platform import backup_platform
     from flows.prune_backups import prune_backups
     from flows.test_restore import test_restore
     from lifeboat.cli.backups import backup_flow
@@ -109,4 +110,14 @@ def _jobs(settings: Settings) -> dict[str, Job]:
             act=lambda: test_restore(RestoreTest(config=config)),
         ),
     }
-    return {"wal": keeper.Job(often.wal_seconds, wal.Shipper(settings).ship), **backups, **upkeep}
+    sets = keeper.set_job(
+        settings,
+        every_seconds=often.platform_seconds,
+        act=lambda: backup_platform(Backup(config=config)),
+    )
+    return {
+        "wal": keeper.Job(often.wal_seconds, wal.Shipper(settings).ship),
+        **backups,
+        "platform": sets,
+        **upkeep,
+    }
