@@ -196,11 +196,10 @@ def plan_rebuild(found: Rebuild, request: RecoverServer) -> RecoveryPlan:
 
 def _choice_in_words(asset: Asset, tried: tuple[Candidate, ...]) -> str:
     first, *others = tried
-    forward = " and replay the WAL" if asset is Asset.DATABASE else ""
-    told = f"restore {asset} from {first.point.id} ({first.reason}){forward}, side by side"
+    told = f"side by side: restore {asset} from {first.point.id} ({first.reason})"
     if others:
         told += f"; if it is damaged, from {others[0].point.id} ({others[0].reason})"
-    return told
+    return told + ("; replay the WAL" if asset is Asset.DATABASE else "")
 
 
 @step(Phase.DECIDE)
