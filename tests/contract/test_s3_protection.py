@@ -22,7 +22,7 @@ from lifeboat.core.protection import (
 )
 from lifeboat.tools import s3
 from lifeboat.tools.s3 import lifecycle, policy
-from tests.unit.test_s3_bucket import bucket_named
+from tests.contract.test_s3_bucket import bucket_named
 
 NAME = "lifeboat-vault"
 WANTED = Wanted(
@@ -357,4 +357,3 @@ def test_every_old_object_is_locked_anew_long_before_its_lock_ends() -> None:
     )
     today = sum(due_for_renewal(str(n), born, WANTED, now=NOW) for n in range(1000))
     assert 50 < today < 200, "the work is spread"
-
