@@ -6,7 +6,7 @@ import importlib
 import json
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -14,6 +14,7 @@ from lifeboat import __version__
 from lifeboat.cli.common import (
     ConfigOption,
     DryRun,
+    Exit,
     JsonOption,
     WithoutPrefect,
     WithPrefect,
@@ -31,10 +32,35 @@ def version() -> None:
 
 
 @app.command()
-def prepare(config: ConfigOption = None) -> None:
-    """Make the vault's directories, repositories and WAL key where they are missing."""
+def prepare(
+    what: Annotated[
+        Literal["vault", "s3"],
+        typer.Argument(help="The vault itself, or the bucket's protection from whoever has a key."),
+    ] = "vault",
+    config: ConfigOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="s3 only: say what would be set, and set nothing.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make the vault's directories, repositories and WAL key where they are missing.
+
+    With `s3`: set the bucket's versioning, Object Lock, lifecycle, public access block and TLS-only
+    policy. That needs an administrator's key, once. Exit 4 if something is not in force afterwards.
+    """
     choose_orchestrator(without_prefect=True, with_prefect=False)
     from lifeboat.settings import load_settings
+
+    if what == "s3":
+        from tasks import protection
+
+        done = protection.prepare_bucket(load_settings(config), dry_run=dry_run)
+        typer.echo(done.model_dump_json(indent=2) if as_json else done.in_words())
+        if not (done.good or dry_run):
+            raise typer.Exit(Exit.NOT_GOOD)
+        return
+    if dry_run or as_json:
+        raise typer.BadParameter("--dry-run and --json are for `lifeboat prepare s3`")
     from tasks import vault
 
     vault.prepare_vault(load_settings(config))
