@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +15,22 @@ from staging import processes
 from staging.site import Site
 
 STAGING_SCALE = 0.1
+
+
+@pytest.fixture(scope="session")
+def lifeboat() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Call it with lifeboat.yaml and the words of a command; variables as keywords."""
+
+    def run(config: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", "from lifeboat.cli import main; main()", *words],
+            env={**os.environ, **environment, "LIFEBOAT_CONFIG": str(config)},
+            capture_output=True,
+            text=True,
+            timeout=180,
+        )
+
+    return run
 
 
 @pytest.fixture(scope="session")
