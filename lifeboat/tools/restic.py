@@ -209,7 +209,8 @@ class Health:
     problems: str = ""
     damaged_packs: tuple[str, ...] = ()
     missing_packs: tuple[str, ...] = ()
-    index_is_damaged: bool = False  # it lacks, or can't tell, what the snapshots refer to
+    index_is_damaged: bool = False  # it lacks packs that are there
+    something_is_lost: bool = False  # snapshots refer to what is in no pack
     seconds: float = 0.0
 
     @property
@@ -329,22 +330,27 @@ class Repository:
         """
         doing = f"Checking {self.location}"
         words = ["check", *([f"--read-data-subset={read}"] if read else [])]
-        problems = _Problems()
+        problems, heard = _Problems(), _Heard()
         began = time.monotonic()
         try:
             run = self._locked if alone else self._read
-            run(words, doing=doing, problems=problems)
+            run(words, doing=doing, problems=problems, on_line=heard.take)
         except TransientError:
             raise
-        except (VerificationFailed, CommandFailed) as error:
+        except (VerificationFailed, CommandFailed):
             if not problems.text:
                 raise
-            said = error.stderr_tail if isinstance(error, CommandFailed) else problems.text
+            # Packs that no index knows: what `prune` would remove.
+            unknown = heard.summary.get("suggest_prune") or heard.summary.get(
+                "suggest_repair_index"
+            )
+            unfound = "not found in" in problems.text
             return Health(
-                problems=said,
+                problems=problems.text,
                 damaged_packs=tuple(p for p in problems.packs if p not in problems.missing),
                 missing_packs=tuple(problems.missing),
-                index_is_damaged=bool(problems.indexes) or "not found in" in said,
+                index_is_damaged=bool(problems.indexes) or bool(unfound and unknown),
+                something_is_lost=bool(unfound and not unknown),
                 seconds=time.monotonic() - began,
             )
         return Health(seconds=time.monotonic() - began)

@@ -98,8 +98,8 @@ def _collect(settings: Settings, facts: Facts, data: Path) -> wal_replay.Collect
     except PreconditionError as error:
         raise VerificationFailed(
             f"Testing {facts.point}: {error.message}",
-            hint="From S3 the database comes back only to there. `lifeboat backup database` makes "
-            "a new base copy, which needs no older WAL.",
+            hint=f"{error.hint} `lifeboat backup database` makes a new base copy, which needs no "
+            "older WAL.",
         ) from error
 
 
