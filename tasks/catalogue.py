@@ -183,10 +183,11 @@ def facts_path(store: restic.Repository, snapshot_id: str) -> str:
             f"Reading the facts of snapshot {snapshot_id[:8]}: it is not there.",
             hint="Choose another recovery point.",
         )
-    return _facts_path(snapshot)
+    return facts_path_of(snapshot)
 
 
-def _facts_path(snapshot: restic.Snapshot) -> str:
+def facts_path_of(snapshot: restic.Snapshot) -> str:
+    """Where a snapshot has its `lifeboat.json`. Raises PermanentError if it has none."""
     path = next((p for p in snapshot.paths if p.endswith("/" + FACTS_NAME)), None)
     if path is None:
         raise PermanentError(
@@ -283,7 +284,7 @@ def _described_base(store: restic.Repository, snapshot: restic.Snapshot) -> Base
     key = (store.location, snapshot.id)
     if key not in _described:
         try:
-            told = store.dump(snapshot.id, _facts_path(snapshot))
+            told = store.dump(snapshot.id, facts_path_of(snapshot))
             where = f"{snapshot.tags['point']} in {store.location}"
             _described[key] = base_copy_of(parse_facts(told, where=where))
         except PermanentError as error:

@@ -108,11 +108,6 @@ def named_bucket(name: str, *, endpoint: str, region: str, prefix: str) -> s3.Bu
     )
 
 
-def repository_prefix(asset: Asset) -> str:
-    """Where the files of an asset's repository lie in the bucket."""
-    return f"{_S3_REPOSITORY[asset]}/"
-
-
 def repository_directory(settings: Settings, asset: Asset) -> Path:
     """Where an asset's repository lies in the local vault."""
     return settings.vault.local / str(asset) / "repository"

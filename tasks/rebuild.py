@@ -8,9 +8,8 @@ from __future__ import annotations
 import functools
 import json
 import logging
-import tempfile
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,7 +21,6 @@ from lifeboat.core.errors import (
     RecoveryError,
     TransientError,
 )
-from lifeboat.core.marks import Kind
 from lifeboat.core.plan import RecoveryPlan
 from lifeboat.core.points import (
     Asset,
@@ -30,16 +28,24 @@ from lifeboat.core.points import (
     RecoveryPoint,
     Tier,
     choose_point,
-    merge_copies,
     passed_over,
 )
 from lifeboat.core.requests import RecoverServer
 from lifeboat.core.sets import Candidate, candidates
-from lifeboat.core.suspicion import Policy, judge
 from lifeboat.core.timeline import Outcome, Phase, RungAttempt
-from lifeboat.settings import S3, Settings, load_settings
-from lifeboat.tools import filesystem, git, postgres, restic, s3
-from tasks import backup, catalogue, climb, clock, integrity, marks, places, repair, vault
+from lifeboat.settings import Settings
+from lifeboat.tools import filesystem, git, postgres
+from tasks import (
+    backup,
+    catalogue,
+    climb,
+    clock,
+    integrity,
+    places,
+    repair,
+    settings_in_vault,
+    vault,
+)
 from tasks.orchestration import side_by_side, step
 from tasks.record import current_run
 from tasks.repair import Source
@@ -47,7 +53,6 @@ from tasks.repair import Source
 log = logging.getLogger("lifeboat")
 
 MARKER = ".lifeboat-recovering"
-_SETTINGS_NAME = "lifeboat.yaml"
 
 
 class Rebuild(BaseModel):
@@ -86,7 +91,14 @@ def read_vault(request: RecoverServer) -> Rebuild:
     Raises PreconditionError, with nothing touched, if the bucket holds another platform, lacks an
     asset, or a program that the recovery needs is missing on this machine.
     """
-    settings, configuration, old_root = _settings_in_vault(request)
+    where = settings_in_vault.place(
+        bucket=request.bucket,
+        endpoint=request.endpoint,
+        region=request.region,
+        prefix=request.prefix,
+    )
+    found = settings_in_vault.read(where, into=Path(request.into), trust=request.trust)
+    settings = found.settings
     if request.platform and request.platform != settings.platform:
         raise PreconditionError(
             f"Reading bucket {request.bucket}: it holds the platform {settings.platform!r}, not "
@@ -102,70 +114,14 @@ def read_vault(request: RecoverServer) -> Rebuild:
     return Rebuild(
         settings=settings,
         into=Path(request.into),
-        old_root=old_root,
-        configuration=configuration,
+        old_root=found.old_root,
+        configuration=found.source,
         candidates={asset: candidates(points, asset, Tier.S3) for asset in newest},
         passed_over=(
             *(over for point in newest.values() for over in passed_over(points, point)),
-            *configuration.passed_over,
+            *found.source.passed_over,
         ),
     )
-
-
-def _settings_in_vault(request: RecoverServer) -> tuple[Settings, Source, Path]:
-    """The settings as they will be on this machine, and where they come from."""
-    bucket = places.named_bucket(
-        request.bucket, endpoint=request.endpoint, region=request.region, prefix=request.prefix
-    )
-    bucket.reachable()
-    store = places.configuration_repository(bucket)
-    points = _configurations(store, bucket, request.trust)
-    if not points:
-        raise PreconditionError(
-            f"Reading bucket {request.bucket}: it holds no backup of a configuration.",
-            hint="Nothing was touched. Look at --bucket and --prefix; `lifeboat backup config` "
-            "makes one.",
-        )
-    point = choose_point(points, asset=Asset.CONFIG, tiers=(Tier.S3,))
-    snapshot = point.copies[Tier.S3]
-    facts = catalogue.parse_facts(
-        store.dump(snapshot, catalogue.facts_path(store, snapshot)), where=point.id
-    )
-    told = facts.directories.get(_SETTINGS_NAME)
-    if told is None:
-        raise PreconditionError(
-            f"Reading {facts.point}: {_SETTINGS_NAME} is not in it.",
-            hint="Add it to config.paths; until then write it by hand and use `recover database`.",
-        )
-    settings = _parse(store, snapshot, told.path, Path(request.into))
-    where = S3(
-        endpoint=request.endpoint or None,
-        bucket=request.bucket,
-        region=request.region,
-        prefix=request.prefix,
-    )
-    # The bucket that was named counts: it may be a copy of the one in the settings.
-    told_vault = settings.vault.model_copy(update={"s3": where})
-    settings = settings.model_copy(update={"vault": told_vault})
-    source = Source(point=point, tier=Tier.S3, facts=facts, passed_over=passed_over(points, point))
-    return settings, source, Path(told.path).parent
-
-
-def _configurations(
-    store: restic.Repository, bucket: s3.Bucket, trust: Collection[str]
-) -> tuple[RecoveryPoint, ...]:
-    """The backups of the configuration, judged by the usual policy: the settings lie in them."""
-    snapshots = store.snapshots(tags={"asset": str(Asset.CONFIG)})
-    found = catalogue.points_of(snapshots, Asset.CONFIG, Tier.S3)
-    accepted = {*marks.names_in_bucket(bucket, Kind.ACCEPTED), *trust}
-    return judge(merge_copies(found), policy=Policy(), accepted=accepted)
-
-
-def _parse(store: restic.Repository, snapshot: str, path: str, into: Path) -> Settings:
-    with tempfile.TemporaryDirectory(prefix="lifeboat-") as directory:
-        copy = Path(directory) / _SETTINGS_NAME
-        copy.write_bytes(store.dump(snapshot, path))
-        return load_settings(copy, directory=into)
 
 
 def plan_rebuild(found: Rebuild, request: RecoverServer) -> RecoveryPlan:

@@ -76,8 +76,9 @@ def _jobs(settings: Settings) -> dict[str, Job]:
     from flows.backup_platform import backup_platform
     from flows.prune_backups import prune_backups
     from flows.test_restore import test_restore
+    from flows.watch_objectives import watch_objectives
     from lifeboat.cli.backups import backup_flow
-    from lifeboat.core.requests import Backup, Prune, RestoreTest
+    from lifeboat.core.requests import Backup, Prune, RestoreTest, WatchObjectives
     from tasks import keeper, wal
 
     config = str(settings.file)
@@ -110,6 +111,9 @@ def _jobs(settings: Settings) -> dict[str, Job]:
             act=lambda: test_restore(RestoreTest(config=config)),
         ),
     }
+    watch = keeper.Job(
+        often.watch_seconds, lambda: watch_objectives(WatchObjectives(config=config))
+    )
     sets = keeper.set_job(
         settings,
         every_seconds=often.platform_seconds,

@@ -12,11 +12,13 @@ from lifeboat.core.alarms import Finding, Limits, failed, passed, unknown, worst
 from lifeboat.core.checks import Status
 from lifeboat.core.exposure import (
     CLOCK_SKEW,
+    WAL,
     Fresh,
+    Word,
     freshness,
-    is_borne_out,
     log_freshness,
     sighting_of,
+    word_of,
 )
 from lifeboat.core.marks import TestResult
 from lifeboat.core.plan import age_in_words
@@ -73,8 +75,10 @@ def backup_age_findings(survey: Survey, limits: Limits, now: datetime) -> Iterat
             fresh = freshness(survey, asset, tier, now)
             statuses.append(_status_of(fresh, limit, now))
             seconds = fresh.seconds(now)
-            age = f"{_in_words(seconds)} " if seconds is not None else ""
-            told.append(f"{tier}: {age}({fresh.rests_on})")
+            if seconds is None:
+                told.append(fresh.rests_on)
+            else:
+                told.append(f"{tier}: {_in_words(seconds)} ({fresh.rests_on})")
         yield _finding(
             f"{asset}-backup-age",
             worst(statuses),
@@ -114,23 +118,22 @@ def wal_lag_findings(survey: Survey, limits: Limits, now: datetime) -> Iterator[
         yield _finding(name, status, fresh.rests_on, advice)
         return
     log = survey.logs[Tier.S3]
-    sighting = sighting_of(survey, "wal")
-    told = f"{_in_words(seconds)} behind ({fresh.rests_on}); late after {_in_words(limit)}"
-    if isinstance(survey.sightings, Unseen):
-        told += f"; when it was last complete is not known: {survey.sightings.why}"
     if isinstance(log.continuity, Unseen):  # then nothing is known of its freshness either
         return
+    told = f"{_in_words(seconds)} behind ({fresh.rests_on}); late after {_in_words(limit)}"
     base = log.continuity.newest_base
     whole = base is not None and base.whole
-    if sighting and whole and not is_borne_out(sighting, log.continuity):
-        told = f"the bucket does not hold {sighting.holds}, which was shipped; {told}"
-        yield failed(name, told, advice)
-        return
-    late = seconds > limit
-    if late and whole and sighting is None:
+    sighting = sighting_of(survey, WAL)
+    word = word_of(sighting, log.continuity) if sighting else Word.OUTDATED
+    if isinstance(survey.sightings, Unseen):
+        told += f"; when it was last complete is not known: {survey.sightings.why}"
+    if sighting and whole and word is Word.BROKEN:
+        lacks = f"the bucket does not hold {sighting.holds}, which was shipped"
+        yield failed(name, f"{lacks}; {told}", advice)
+    elif seconds > limit and whole and word is Word.OUTDATED:
         yield unknown(name, f"{told}; nobody says whether the database was idle", advice)
     else:
-        yield _finding(name, Status.FAIL if late else Status.PASS, told, advice)
+        yield _finding(name, Status.FAIL if seconds > limit else Status.PASS, told, advice)
 
 
 def suspicious_findings(survey: Survey) -> Iterator[Finding]:
@@ -284,6 +287,7 @@ def drill_findings(survey: Survey, limits: Limits, now: datetime) -> Iterator[Fi
         at, success, drill = newest
         old = (now - at).total_seconds() > limits.drill_days * _DAY_SECONDS
         good = good and success and not old
-        told.append(f"{scenario}: {'passed' if success else f'FAILED in {drill}'} {_ago(now, at)}")
-    evidence = f"{', '.join(told)} ago; at most {limits.drill_days:g} days"
+        how = "passed" if success else f"FAILED in {drill}"
+        told.append(f"{scenario}: {how} {_ago(now, at)} ago")
+    evidence = f"{', '.join(told)}; at most {limits.drill_days:g} days"
     yield passed(name, evidence) if good else failed(name, evidence, advice)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict
 
@@ -56,7 +57,8 @@ def freshness(survey: Survey, asset: Asset, tier: Tier, now: datetime) -> Fresh:
     if store is None:
         return Fresh(None, f"{tier} was not looked at", unseen=True)
     if isinstance(store.points, Unseen):
-        return Fresh(None, f"{tier}: {store.points.why}", unseen=True)
+        # Why is said once, of the repository itself.
+        return Fresh(None, f"its repository in {tier} can't be read", unseen=True)
     points = trusted(store.points, now)
     if not points:
         what = "only suspicious points" if store.points else "no recovery point"
@@ -92,7 +94,7 @@ def log_freshness(survey: Survey, tier: Tier, now: datetime) -> Fresh:
     if log is None:
         return Fresh(None, f"{tier} was not looked at", unseen=True)
     if isinstance(log.continuity, Unseen):
-        return Fresh(None, f"{tier}: {log.continuity.why}", unseen=True)
+        return Fresh(None, f"its log in {tier} can't be read", unseen=True)
     reach = usable_reach(survey, log.continuity)
     if reach is None:
         return Fresh(None, f"no base copy that can be trusted in {tier}")
@@ -106,7 +108,7 @@ def log_freshness(survey: Survey, tier: Tier, now: datetime) -> Fresh:
             how = "synchronous" if receiver.synchronous else f"{receiver.lag_bytes} bytes behind"
             return Fresh(now, f"{base.point} and the WAL receiver, which streams ({how})")
     sighting = sighting_of(survey, WAL)
-    if tier is Tier.S3 and sighting and is_borne_out(sighting, log.continuity):
+    if tier is Tier.S3 and sighting and word_of(sighting, log.continuity) is Word.GOOD:
         return Fresh(min(sighting.as_of, now), f"{base.point} and WAL up to {sighting.holds}")
     newest = _newest_at(log, log.continuity)
     if newest is None:
@@ -115,17 +117,28 @@ def log_freshness(survey: Survey, tier: Tier, now: datetime) -> Fresh:
     return Fresh(as_of, f"{base.point} and WAL up to {log.continuity.newest_name} in {tier}")
 
 
-def is_borne_out(sighting: Sighting, continuity: Continuity) -> bool:
+class Word(StrEnum):
+    """What a sighting of the log is worth."""
+
+    GOOD = "good"  # the store has what it says
+    OUTDATED = "outdated"  # of before a recovery, or of another cluster
+    BROKEN = "broken"  # the store lacks what it says, or it can't be read
+
+
+def word_of(sighting: Sighting, continuity: Continuity) -> Word:
     """Whether the segments are there that a sighting of the log says are there."""
     try:
         position = Position.parse(sighting.holds)
     except PreconditionError:
-        return False
-    return continuity.holds(
+        return Word.BROKEN
+    if continuity.holds(
         system_identifier=position.system_identifier,
         timeline=position.timeline,
         lsn=position.lsn,
-    )
+    ):
+        return Word.GOOD
+    ours = position.system_identifier == continuity.system_identifier
+    return Word.BROKEN if ours and position.timeline >= continuity.timeline else Word.OUTDATED
 
 
 def _newest_at(log: Log, continuity: Continuity) -> datetime | None:

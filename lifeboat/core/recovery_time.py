@@ -87,7 +87,7 @@ class _Sum:
             return
         point = _newest_point(self._survey, asset, self._tier, self._now)
         if point is None:
-            self.unmeasured.append(f"{asset}: no point in {self._tier} to restore")
+            self.unmeasured.append(f"{asset}: no point in {self._tier} that can be restored")
             return
         measured = self._survey.measured
         mark = None if isinstance(measured, Unseen) else measured.get(asset)
@@ -148,8 +148,10 @@ def _newest(survey: Survey, scenario: Scenario) -> Rehearsal | None:
 def recovery_time_findings(found: Sequence[Estimate]) -> Iterator[Finding]:
     for estimate in found:
         name = f"{estimate.scenario}-recovery-time"
-        told = age_in_words(timedelta(seconds=estimate.seconds))
-        told = "; ".join((told, *estimate.basis, *estimate.unmeasured))
+        known = age_in_words(timedelta(seconds=estimate.seconds))
+        told = "; ".join(
+            (*estimate.unmeasured, *([] if estimate.unmeasured else [known]), *estimate.basis)
+        )
         if estimate.unrehearsed:
             told += "; start and verification not known: no recovery or drill is on record"
         if estimate.status is Status.FAIL:

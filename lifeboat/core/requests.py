@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date, datetime, timezone
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from lifeboat.core.ladder import Rung
 from lifeboat.core.points import Asset, Tier, end_of_day
@@ -202,10 +202,36 @@ class Drill(BaseModel):
     )
     seed: int = Field(default=0, ge=0, description="Chooses what is damaged.")
     keep: bool = Field(default=False, description="Leave the staging platform running afterwards.")
+    record_in: str = Field(
+        default="",
+        description="lifeboat.yaml of the platform for whose sake this drill is held: the result "
+        "is put on record in its vault.",
+    )
 
 
 class Verify(_Request):
     """The plan's eighteen checks against the live platform."""
+
+
+class WatchObjectives(_Request):
+    """Judge from the stores whether the plan's promises hold now."""
+
+    source: Literal["host", "s3"] = Field(
+        default="host",
+        description="On the platform's host, both tiers; or from any machine, the bucket alone.",
+    )
+    bucket: str = Field(default="", description="For s3: name of the bucket that holds the vault.")
+    endpoint: str = Field(
+        default="", description="For s3: URL of the service; empty means Amazon's own."
+    )
+    region: str = Field(default="us-east-1", description="For s3: the bucket's region.")
+    prefix: str = Field(default="", description="For s3: the vault's place inside the bucket.")
+
+    @model_validator(mode="after")
+    def _names_a_bucket(self) -> WatchObjectives:
+        if self.source == "s3" and not self.bucket:
+            raise ValueError("from s3, the bucket has to be named")
+        return self
 
 
 __all__ = [
@@ -221,4 +247,5 @@ __all__ = [
     "Scenario",
     "Source",
     "Verify",
+    "WatchObjectives",
 ]

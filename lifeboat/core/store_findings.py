@@ -60,7 +60,7 @@ def wal_key_findings(survey: Survey) -> Iterator[Finding]:
     missing, unseen, there = [], [], []
     for tier, log in survey.logs.items():
         if isinstance(log.key, Unseen):
-            unseen.append(f"{tier}: {log.key.why}")
+            unseen.append(f"the database's repository in {tier} can't be read")
         else:
             (there if log.key else missing).append(str(tier))
     if missing:
@@ -193,7 +193,7 @@ def foreign_findings(survey: Survey, limits: Limits) -> Iterator[Finding]:
     found, unseen = [], []
     for tier, log in survey.logs.items():
         if isinstance(log.continuity, Unseen):
-            unseen.append(f"{tier}: {log.continuity.why}")
+            unseen.append(f"the log in {tier} can't be read")
             continue
         # Of a cluster before an upgrade there are base copies of its own.
         own = {reach.base.system_identifier for reach in log.continuity.reaches}

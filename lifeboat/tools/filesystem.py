@@ -24,7 +24,7 @@ from lifeboat.core.errors import PermanentError, PreconditionError
 
 _DIGEST_THREADS = 4
 _DIGESTS_AT_ONCE = 1000  # tasks waiting in the pool; a million of them would fill the memory
-_RESERVE_BYTES = 64 << 20  # a file system that is filled to the last byte stops the platform
+RESERVE_BYTES = 64 << 20  # a file system that is filled to the last byte stops the platform
 
 
 # --- looking --------------------------------------------------------------------------------
@@ -41,9 +41,9 @@ def free_bytes(path: Path) -> int:
 def require_free(path: Path, needed_bytes: int, *, doing: str) -> None:
     """Raise PreconditionError unless `needed_bytes` and a small reserve fit."""
     free = free_bytes(path)
-    if free < needed_bytes + _RESERVE_BYTES:
+    if free < needed_bytes + RESERVE_BYTES:
         raise PreconditionError(
-            f"{doing}: needs {needed_bytes / 1e6:.0f} MB and {_RESERVE_BYTES / 1e6:.0f} MB to "
+            f"{doing}: needs {needed_bytes / 1e6:.0f} MB and {RESERVE_BYTES / 1e6:.0f} MB to "
             f"spare at {path}, where {free / 1e6:.0f} MB are free.",
             hint="Nothing was touched. Free some space, then run it again.",
         )
