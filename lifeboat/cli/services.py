@@ -123,5 +123,6 @@ def _jobs(settings: Settings) -> dict[str, Job]:
         "wal": keeper.Job(often.wal_seconds, wal.Shipper(settings).ship),
         **backups,
         "platform": sets,
+        "watch": watch,
         **upkeep,
     }

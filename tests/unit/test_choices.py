@@ -34,6 +34,7 @@ def point(asset: Asset, hours: float, tiers=(Tier.LOCAL, Tier.S3), **told) -> Re
 @pytest.fixture
 def listed(monkeypatch):
     """Let the vault hold these points."""
+    monkeypatch.setattr(restore_test.locks, "stand_aside", lambda settings, doing: None)
 
     def let(*points: RecoveryPoint) -> None:
         ordered = sorted(points, key=lambda p: p.taken_at, reverse=True)
@@ -50,7 +51,12 @@ def listed(monkeypatch):
 
 
 def chosen_by(**asked) -> dict[str, float]:
-    chosen = restore_test.choose_points(None, RestoreTest(**asked))
+    request = RestoreTest(**asked)
+    to_prove = restore_test.find_set_to_prove(None) if not request.point else None
+    chosen = (
+        restore_test.choose(None, request, asset, to_prove)
+        for asset in restore_test.assets_of(request)
+    )
     return {str(p.asset): (p.taken_at - NOON) / timedelta(hours=1) for p in chosen}
 
 
