@@ -31,6 +31,7 @@ class Job:
     act: Callable[[], object]
     due_in_seconds: Callable[[], float] = lambda: 0.0
     due_because: Callable[[], str | None] = lambda: None  # why it can't wait until then
+    only_looks: bool = False  # so that a recovery need not be waited for
 
 
 def backup_job(
@@ -89,8 +90,8 @@ def set_job(settings: Settings, *, every_seconds: float, act: Callable[[], objec
 def keep(settings: Settings, jobs: Mapping[str, Job]) -> None:
     """Do each job every so often, for as long as this process lives; a failure is told, not fatal.
 
-    Each job has a thread of its own: a slow backup must not hold the WAL back. Nothing is done
-    while a recovery runs, nor on a host that was recovered and not verified.
+    Each job has a thread of its own: a slow backup must not hold the WAL back. While a recovery
+    runs, and on a host that was recovered and not verified, it does nothing but look.
     """
     threads = [
         threading.Thread(target=_repeat, args=(settings, name, job), daemon=True, name=name)
@@ -126,8 +127,9 @@ def _repeat(settings: Settings, name: str, job: Job) -> None:
 
 def _done(settings: Settings, name: str, job: Job) -> bool:
     try:
-        locks.stand_aside(settings, doing=f"Keeping {name}")
-        backup.refuse_unproven(settings, doing=f"Keeping {name}")
+        if not job.only_looks:
+            locks.stand_aside(settings, doing=f"Keeping {name}")
+            backup.refuse_unproven(settings, doing=f"Keeping {name}")
         job.act()
     except LockBusy as error:
         log.info("%s", error)

@@ -74,6 +74,24 @@ def _why_there_are_no_settings(unseen: Unseen) -> Finding:
     return unknown("bucket", unseen.why, "Look at the network, --endpoint, --bucket and the keys.")
 
 
+class Announcer:
+    """Tells the log what is not good any more and what is good again: news, not everything."""
+
+    def __init__(self) -> None:
+        self._red: dict[str, Finding] = {}
+
+    def tell(self, report: Report) -> None:
+        red = {finding.name: finding for finding in report.red}
+        for name, finding in red.items():
+            known = self._red.get(name)
+            if known is None or known.status is not finding.status:
+                told = f"{finding.evidence}. {finding.advice}".strip()
+                log.warning("%s %s: %s", finding.status, name, told)
+        for name in self._red.keys() - red.keys():
+            log.info("%s is good again.", name)
+        self._red = red
+
+
 @step()
 def leave_report(settings: Settings, report: Report) -> None:
     """Keep the last report in both tiers, and in the file for Prometheus. Never raises."""

@@ -18,13 +18,13 @@ from lifeboat.core.coverage import Place, Protected
 from lifeboat.core.errors import PreconditionError, TransientError, VerificationFailed
 from lifeboat.core.points import Asset, RecoveryPoint, Tier
 from lifeboat.core.survey import Host, HotCopy, Interrupted, Listing, Problem, Receiver, Space
-from lifeboat.core.timeline import RunRecord
 from lifeboat.settings import ComposeStackSettings, Settings
 from lifeboat.tools import filesystem, postgres
-from tasks import backup, catalogue, clock, places, wal_health
+from tasks import backup, catalogue, clock, journals, places, wal_health
+from tasks.journals import Fate
 from tasks.looking import seen
 from tasks.orchestration import side_by_side
-from tasks.record import RECORD_NAME, unfinished_runs
+from tasks.record import RECORD_NAME
 from tasks.survey_vault import is_proven, parse_record
 from tasks.wal_health import ReceiverState
 
@@ -121,11 +121,15 @@ def _space(settings: Settings) -> Space:
 
 
 def _interrupted(settings: Settings) -> Iterator[Interrupted]:
-    """Recoveries that were left half way, and after which no other one was proven."""
+    """Recoveries that were left half way, and after which not all checks have passed yet."""
     runs = places.runs_directory(settings)
-    left = [run for run in unfinished_runs(runs) if run.procedure.startswith("recover")]
-    settled_at = _settled_at(runs) if left else 0.0
-    for run in left:
+    dead = [
+        journal.record()
+        for journal in journals.unfinished(runs)
+        if journal.procedure.startswith("recover") and journal.fate() is Fate.INTERRUPTED
+    ]
+    settled_at = _settled_at(runs) if dead else 0.0
+    for run in dead:
         if run.began_at > settled_at:
             yield Interrupted(
                 id=run.id,
@@ -137,13 +141,13 @@ def _interrupted(settings: Settings) -> Iterator[Interrupted]:
 
 def _settled_at(runs: Path) -> float:
     """When all checks passed for the last time, in a recovery or in a verification of its own."""
-    records: list[RunRecord] = []
+    ends = [0.0]
     for pattern in ("recover-*", "verify-recovery-*"):
         for path in runs.glob(f"{pattern}/{RECORD_NAME}"):
             record = parse_record(path.read_bytes())
             if record is not None and is_proven(record):
-                records.append(record)
-    return max((record.ended_at or 0.0 for record in records), default=0.0)
+                ends.append(record.ended_at or 0.0)
+    return max(ends)
 
 
 # --- places ---------------------------------------------------------------------------------

@@ -79,7 +79,7 @@ def _jobs(settings: Settings) -> dict[str, Job]:
     from flows.watch_objectives import watch_objectives
     from lifeboat.cli.backups import backup_flow
     from lifeboat.core.requests import Backup, Prune, RestoreTest, WatchObjectives
-    from tasks import keeper, wal
+    from tasks import keeper, objectives, wal
 
     config = str(settings.file)
     often = settings.keep
@@ -111,13 +111,17 @@ def _jobs(settings: Settings) -> dict[str, Job]:
             act=lambda: test_restore(RestoreTest(config=config)),
         ),
     }
-    watch = keeper.Job(
-        often.watch_seconds, lambda: watch_objectives(WatchObjectives(config=config))
-    )
     sets = keeper.set_job(
         settings,
         every_seconds=often.platform_seconds,
         act=lambda: backup_platform(Backup(config=config)),
+    )
+    announcer = objectives.Announcer()
+    watch = keeper.Job(
+        often.watch_seconds,
+        lambda: announcer.tell(watch_objectives(WatchObjectives(config=config))),
+        due_in_seconds=lambda: often.watch_seconds,
+        only_looks=True,
     )
     return {
         "wal": keeper.Job(often.wal_seconds, wal.Shipper(settings).ship),

@@ -27,6 +27,7 @@ from lifeboat.core.requests import Scenario
 from lifeboat.core.survey import Survey, Unseen
 
 _DAY_SECONDS = 86400.0
+_ON_CHANGE = (Asset.MODELS, Asset.CONFIG)  # looked at often, and backed up when they have changed
 
 
 class Age(BaseModel):
@@ -67,7 +68,7 @@ def backup_age_findings(survey: Survey, limits: Limits, now: datetime) -> Iterat
     """
     for asset in Asset:
         every = limits.every_seconds[asset]
-        if sighting_of(survey, str(asset)) is not None:
+        if asset in _ON_CHANGE and sighting_of(survey, str(asset)) is not None:
             every = limits.on_change_seconds
         limit = limits.late_seconds(every)
         told, statuses = [], []

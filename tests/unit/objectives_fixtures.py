@@ -185,6 +185,7 @@ def good_survey(**more: object) -> Survey:
         },
         "sightings": {
             "wal": Sighting(subject="wal", as_of=ago(seconds=20), holds=f"{SYSTEM}/1/0/8000100"),
+            "files": Sighting(subject="files", as_of=ago(minutes=20), holds=name_of(Asset.FILES)),
             "models": Sighting(subject="models", as_of=ago(minutes=2), holds=name_of(Asset.MODELS)),
             "config": Sighting(subject="config", as_of=ago(minutes=3), holds=name_of(Asset.CONFIG)),
         },
