@@ -29,6 +29,7 @@ from lifeboat.tools.postgres.scratch import (
     end_orphan,
     prepare_scratch,
     scratch_server,
+    stayed,
 )
 from lifeboat.tools.postgres.server import (
     Connection,
@@ -87,6 +88,7 @@ __all__ = [
     "set_synchronous",
     "slot_restart_lsn",
     "stage_recovery",
+    "stayed",
     "tools_version",
     "verify_backup",
     "wait_until_ready",
