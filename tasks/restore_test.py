@@ -206,14 +206,7 @@ def restore(settings: Settings, point: RecoveryPoint, place: Path) -> tuple[Fact
         doing=f"Testing {point.id}",
     )
     began = time.monotonic()
-    for name, directory in facts.directories.items():
-        store.restore(
-            copy,
-            subfolder=directory.path,
-            target=_restored(place, point.asset) / name,
-            overwrite="always",
-            on_progress=progress.of_restic(f"{point.asset} from s3"),
-        )
+    _bring(store, point, facts, place)
     seconds = time.monotonic() - began
     current_run().fact(
         **{
@@ -222,6 +215,17 @@ def restore(settings: Settings, point: RecoveryPoint, place: Path) -> tuple[Fact
         }
     )
     return facts, seconds
+
+
+def _bring(store: restic.Repository, point: RecoveryPoint, facts: Facts, place: Path) -> None:
+    for name, directory in facts.directories.items():
+        store.restore(
+            point.copies[Tier.S3],
+            subfolder=directory.path,
+            target=_restored(place, point.asset) / name,
+            overwrite="always",
+            on_progress=progress.of_restic(f"{point.asset} from s3"),
+        )
 
 
 def _store(settings: Settings, asset: Asset, place: Path) -> restic.Repository:
@@ -257,8 +261,12 @@ def question(
     if point.asset is not Asset.DATABASE:
         directories.question(settings, facts, _restored(place, point.asset))
         return measured
-    base = _restored(place, Asset.DATABASE) / "base"
-    replayed = database.question(settings, facts, base)
+    replayed = database.question(
+        settings,
+        facts,
+        _restored(place, Asset.DATABASE) / "base",
+        restore_again=lambda: _bring(_store(settings, point.asset, place), point, facts, place),
+    )
     return measured.model_copy(
         update={
             "wal_replayed_bytes": replayed.bytes,

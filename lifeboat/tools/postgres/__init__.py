@@ -44,6 +44,7 @@ from lifeboat.tools.postgres.scratch import (
     end_orphan,
     prepare_scratch,
     scratch_server,
+    stayed,
 )
 from lifeboat.tools.postgres.server import (
     Connection,
@@ -106,6 +107,7 @@ __all__ = [
     "slot_of",
     "slot_restart_lsn",
     "stage_recovery",
+    "stayed",
     "tools_version",
     "verify_backup",
     "wait_until_ready",
