@@ -15,9 +15,10 @@ def backup_database(request: Backup = Backup()) -> Facts:
     2. Ask the server who it is and what it holds.
     3. Copy it with PostgreSQL's own pg_basebackup and verify every file of the copy.
     4. Publish the copy as the hot copy, and only then remove the one before it: from now on it
-       counts, whatever becomes of the rest.
+       counts, whatever becomes of the rest. While it is suspicious the last trusted one stays too.
     5. Snapshot the copy into the local vault and S3 at the same time.
-    6. Ship the WAL that was received meanwhile.
+    6. Look whether it has shrunk against those before it: a suspicious one is kept and told.
+    7. Ship the WAL that was received meanwhile.
 
     What it changes: the vault gains one recovery point.
     If it fails: run it again; an unfinished copy ends in `.partial`, is never chosen, and is

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from lifeboat.core.points import Asset, Tier
 from lifeboat.core.requests import RestoreTest
+from lifeboat.core.sets import BackupSet
 from lifeboat.core.timeline import RunRecord
 from lifeboat.settings import Settings, load_settings
 from tasks import backup, repository_health, restore_test, vault
@@ -16,7 +17,8 @@ def test_restore(request: RestoreTest = RestoreTest()) -> RunRecord:
     """Prove recovery points: restore them from S3 into a scratch place, start them, question them.
 
     1. Stand aside if a recovery is running.
-    2. Of each asset choose the newest point in S3, or take the one that is named.
+    2. Of each asset choose the newest trusted point in S3 (of the newest set its members, until
+       they are verified), or take the point or set that is named.
     3. Restore it into a scratch place.
     4. Question it: the database is started and every table, index and reference of it checked;
        files, models and configuration are compared with their facts.
@@ -37,15 +39,25 @@ def test_restore(request: RestoreTest = RestoreTest()) -> RunRecord:
     with backup.backup_run(settings, "restore-test", procedure="test-restore") as run:
         run.when_finished(lambda done: vault.publish_record(settings, done))
         assets = restore_test.assets_of(request)
+        to_prove = restore_test.find_set_to_prove(settings) if not request.point else None
         with restore_test.scratch_place(settings) as place:
             side_by_side(
-                {str(asset): partial(_test, settings, request, asset, place) for asset in assets},
+                {
+                    str(asset): partial(_test, settings, request, asset, place, to_prove)
+                    for asset in assets
+                },
                 at_once=1,  # so that the time of each can be trusted
             )
     return run.record
 
 
-def _test(settings: Settings, request: RestoreTest, asset: Asset, place: Path) -> None:
+def _test(
+    settings: Settings,
+    request: RestoreTest,
+    asset: Asset,
+    place: Path,
+    to_prove: BackupSet | None,
+) -> None:
     """Everything about one asset; what is wrong is told together."""
     sampled = request.sample_percent < 100 and asset in (Asset.FILES, Asset.MODELS)
     cache = restore_test.cache_directory(place)
@@ -53,7 +65,7 @@ def _test(settings: Settings, request: RestoreTest, asset: Asset, place: Path) -
     with restore_test.result_remembered(settings, asset, sampled=sampled) as tested:
 
         def prove() -> None:
-            tested.append(restore_test.choose(settings, request, asset))
+            tested.append(restore_test.choose(settings, request, asset, to_prove))
             if not sampled:
                 restore_test.prove(settings, tested[0], place)
 

@@ -171,6 +171,7 @@ class Site:
             self._write_config()
             self.s3.start()
             self.s3.create_bucket(BUCKET)
+            self.s3.keep_versions(BUCKET)
             seeded = self._make_database(scale, database_bytes)
             # What the models answer is known only now, and the checks ask for it.
             settings = self._render("lifeboat.yaml.j2", known_answers=seeded.known_answers)

@@ -26,6 +26,7 @@ from lifeboat.core.points import (
     merge_copies,
     taken_at_of,
 )
+from lifeboat.core.suspicion import judge, unpack_counts
 from lifeboat.core.wal import parse_lsn
 from lifeboat.settings import Settings
 from lifeboat.tools import restic
@@ -39,6 +40,8 @@ WAL_FROM = "wal_from"
 WAL = "wal"
 SET = "set"
 CONTENT = "content"
+ROWS = "rows"
+DIRECTORY_FILES = "directory-files"
 
 
 def list_points(
@@ -47,9 +50,11 @@ def list_points(
     assets: Collection[Asset] = tuple(Asset),
     tiers: Collection[Tier] = tuple(Tier),
     tolerate_failures: bool = False,
+    also_accepted: Collection[str] = (),
 ) -> tuple[RecoveryPoint, ...]:
     """All recovery points, newest first, with the tiers in which each has a copy.
 
+    Each says whether it is suspicious, as far as can be told from the tiers that were looked at.
     With `tolerate_failures` an unreachable tier is left out with a warning, which is right for a
     recovery that has another tier; without, it is an error.
     """
@@ -62,14 +67,21 @@ def list_points(
     }
     if tolerate_failures:
         work = {name: functools.partial(_or_nothing, name, act) for name, act in work.items()}
-    for points in side_by_side(work).values():
+    in_bucket = Tier.S3 in tiers
+    notes = {
+        "verified": functools.partial(marks.verified_points, settings, in_bucket=in_bucket),
+        "accepted": functools.partial(marks.accepted_points, settings, in_bucket=in_bucket),
+    }
+    told = side_by_side({**work, **notes})
+    verified, accepted = told.pop("verified"), told.pop("accepted")
+    for points in told.values():
         found += points
     if Tier.HOT in tiers and Asset.DATABASE in assets:
         found += _hot_points(settings)
-    verified = marks.verified_points(settings, in_bucket=Tier.S3 in tiers)
-    return merge_copies(
+    merged = merge_copies(
         point.model_copy(update={"verified_at": verified.get(point.id)}) for point in found
     )
+    return judge(merged, policy=settings.suspicion, accepted={*accepted, *also_accepted})
 
 
 def _or_nothing(name: str, act) -> list[RecoveryPoint]:
@@ -82,22 +94,37 @@ def _or_nothing(name: str, act) -> list[RecoveryPoint]:
 
 def _points_in(settings: Settings, asset: Asset, tier: Tier) -> list[RecoveryPoint]:
     snapshots = repository(settings, asset, tier).snapshots(tags={"asset": str(asset)})
-    return [
-        RecoveryPoint(
-            asset=asset,
-            id=snapshot.tags["point"],
-            taken_at=taken_at_of(snapshot.tags["point"]),
-            copies={tier: snapshot.id},
-            bytes=snapshot.bytes,
-            files=snapshot.files,
-            unmodified_files=snapshot.unmodified_files,
-            added_bytes=snapshot.added_bytes,
-            set_id=snapshot.tags.get(SET, ""),
-            fingerprint=snapshot.tags.get(CONTENT, ""),
-        )
-        for snapshot in snapshots
-        if "point" in snapshot.tags
-    ]
+    return points_of(snapshots, asset, tier)
+
+
+def points_of(
+    snapshots: Iterable[restic.Snapshot], asset: Asset, tier: Tier
+) -> list[RecoveryPoint]:
+    """What the snapshots of a repository, oldest first, tell of themselves."""
+    named = [snapshot for snapshot in snapshots if "point" in snapshot.tags]
+    # To an empty repository everything is new, which says nothing of what was backed up.
+    return [_point_of(s, asset, tier, compared=number > 0) for number, s in enumerate(named)]
+
+
+def _point_of(
+    snapshot: restic.Snapshot, asset: Asset, tier: Tier, *, compared: bool
+) -> RecoveryPoint:
+    tags = snapshot.tags
+    return RecoveryPoint(
+        asset=asset,
+        id=tags["point"],
+        taken_at=taken_at_of(tags["point"]),
+        copies={tier: snapshot.id},
+        bytes=snapshot.bytes,
+        files=snapshot.files,
+        unmodified_files=snapshot.unmodified_files if compared else None,
+        added_bytes=snapshot.added_bytes if compared else None,
+        new_blobs=snapshot.new_blobs if compared else None,
+        rows=unpack_counts(tags[ROWS]) if ROWS in tags else None,
+        directory_files=unpack_counts(tags[DIRECTORY_FILES]) if DIRECTORY_FILES in tags else None,
+        set_id=tags.get(SET, ""),
+        fingerprint=tags.get(CONTENT, ""),
+    )
 
 
 def _hot_points(settings: Settings) -> list[RecoveryPoint]:
@@ -109,6 +136,7 @@ def _hot_points(settings: Settings) -> list[RecoveryPoint]:
             copies={Tier.HOT: str(directory)},
             bytes=facts.directories["base"].bytes,
             files=facts.directories["base"].files,
+            rows=facts.database.tables if facts.database else None,
             set_id=facts.set_id,
         )
         for directory, facts in _hot_copies(settings)
@@ -172,11 +200,14 @@ def facts_path_of(snapshot: restic.Snapshot) -> str:
 def newest_facts(
     settings: Settings, *, tiers: Collection[Tier] = tuple(Tier), not_after: datetime | None = None
 ) -> dict[Asset, Facts]:
-    """The facts of the newest point of each asset; an asset without one is left out."""
+    """The facts of the newest trusted point of each asset; an asset without one is left out.
+
+    A suspicious one would let a platform that has lost half of its data pass for whole.
+    """
     points = list_points(settings, tiers=tiers, tolerate_failures=True)
     newest: dict[Asset, RecoveryPoint] = {}
     for point in points:
-        if not_after is None or point.taken_at <= not_after:
+        if not point.suspicion and (not_after is None or point.taken_at <= not_after):
             newest.setdefault(point.asset, point)
 
     def read(point: RecoveryPoint) -> Facts | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import shutil
 import socket
@@ -16,11 +17,12 @@ from lifeboat.core.points import (
     DatabaseFacts,
     DirectoryFacts,
     Facts,
+    Tier,
     point_id,
 )
 from lifeboat.settings import Settings
 from lifeboat.tools import filesystem, git, postgres
-from tasks import clock, locks, places, progress, vault
+from tasks import catalogue, clock, locks, places, progress, suspicion, vault
 from tasks.orchestration import step
 from tasks.record import current_run
 
@@ -92,8 +94,8 @@ def _remove_unfinished(hot: Path) -> None:
 
 
 @step()
-def verify_copy(settings: Settings, copy: BaseCopy) -> Facts:
-    """Read every block of the copy, then write down what it is."""
+def verify_copy(settings: Settings, copy: BaseCopy, *, set_id: str = "") -> Facts:
+    """Read every block of the copy, then write down what it is, and of which set if of one."""
     base = copy.directory / "base"
     postgres.verify_backup(base, settings.database.bin_directory)
     data = settings.database.data_directory
@@ -124,6 +126,7 @@ def verify_copy(settings: Settings, copy: BaseCopy) -> Facts:
             sequences=copy.sequences,
         ),
         directories={"base": DirectoryFacts(path=str(final), files=files, bytes=size)},
+        set_id=set_id,
     )
     filesystem.atomic_write(copy.directory / FACTS_NAME, facts.model_dump_json(indent=2).encode())
     current_run().uses_points(facts.point)
@@ -138,20 +141,31 @@ def _place_of(settings: Settings, point: str) -> Path:
 def publish_hot_copy(settings: Settings, copy: BaseCopy, facts: Facts) -> Path:
     """Give the copy its final name, and then remove the hot copies before it.
 
-    Stands aside from a recovery, which may be about to rename one of them into place.
+    While the new one is suspicious the newest trusted one stays too. Stands aside from a recovery,
+    which may be about to rename one of them into place.
     """
     locks.stand_aside(settings, doing="Publishing the hot copy")
     place = _place_of(settings, facts.point)
     copy.directory.rename(place)
     filesystem.sync_directory(place.parent)
+    kept = {place, *_newest_trusted(settings)}
     for older in place.parent.iterdir():
-        if older != place and not older.name.endswith(UNFINISHED):
+        if older not in kept and not older.name.endswith(UNFINISHED):
             shutil.rmtree(older)
     return place
 
 
+def _newest_trusted(settings: Settings) -> set[Path]:
+    """The newest hot copy that nothing speaks against: asked of this host alone, S3 may be away."""
+    points = catalogue.list_points(
+        settings, assets=(Asset.DATABASE,), tiers=(Tier.HOT, Tier.LOCAL), tolerate_failures=True
+    )
+    trusted = (p.copies[Tier.HOT] for p in points if Tier.HOT in p.copies and not p.suspicion)
+    return {Path(copy) for copy in itertools.islice(trusted, 1)}
+
+
 def store_copy(settings: Settings, hot: Path, facts: Facts) -> None:
-    """Snapshot the hot copy and its facts into both tiers.
+    """Snapshot the hot copy and its facts into both tiers, and look at the new point.
 
     A recovery may rename the copy into place meanwhile, and restic passes over what vanishes below
     a directory: a snapshot that does not hold every file of the copy is removed again. Raises
@@ -161,3 +175,4 @@ def store_copy(settings: Settings, hot: Path, facts: Facts) -> None:
     told = facts.directories["base"]
     expected = vault.Extent(files=told.files + 1, bytes=told.bytes + note.stat().st_size)
     vault.store_in_both_tiers(settings, facts, [note, base], exactly=expected)
+    suspicion.look_at_new_point(settings, facts)

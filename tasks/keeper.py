@@ -20,6 +20,7 @@ _AGAIN_SECONDS = 60.0  # after a failure, then twice as long each time, at most 
 # A host that was recovered or rebooted a moment ago has better things to do than to test itself.
 SETTLE_SECONDS = 600.0
 _HURRY_SECONDS = 10.0
+_FIRST_SET_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,22 @@ def upkeep_job(
         last = journals.last_run_at(places.runs_directory(settings), procedure)
         age = (clock.now() - last).total_seconds() if last else every_seconds
         return max(min(SETTLE_SECONDS, every_seconds), every_seconds - age)
+
+    return Job(every_seconds, act, due_in_seconds)
+
+
+def set_job(settings: Settings, *, every_seconds: float, act: Callable[[], object]) -> Job:
+    """A set of everything that is due when the newest member of one on this host is that old.
+
+    The first one comes when the first backups of each asset are surely made.
+    """
+
+    def due_in_seconds() -> float:
+        points = catalogue.list_points(settings, assets=(Asset.FILES,), tiers=(Tier.LOCAL,))
+        newest = next((point for point in points if point.set_id), None)
+        if newest is None:
+            return min(every_seconds, _FIRST_SET_SECONDS)
+        return max(0.0, every_seconds - (clock.now() - newest.taken_at).total_seconds())
 
     return Job(every_seconds, act, due_in_seconds)
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from lifeboat.core.errors import PermanentError, RecoveryError
 from lifeboat.core.marks import MODELS, Kind, Verified
 from lifeboat.settings import Settings
-from lifeboat.tools import filesystem
+from lifeboat.tools import filesystem, s3
 from tasks import clock
 from tasks.places import bucket, records_directory
 
@@ -83,16 +83,20 @@ def read_all(
     return found
 
 
+def names_in_bucket(store: s3.Bucket, kind: Kind) -> dict[str, datetime]:
+    """Name and time of each mark in a bucket, by one listing; none of them is opened."""
+    return {
+        item.key.rpartition("/")[2].removesuffix(_SUFFIX): item.modified_at
+        for item in store.list(f"records/{kind}/")
+    }
+
+
 def _local(settings: Settings, kind: Kind) -> list[Path]:
     return sorted((records_directory(settings) / kind).glob(f"*{_SUFFIX}"))
 
 
 def _remote(settings: Settings, kind: Kind) -> dict[str, datetime]:
-    """Name and time of each mark in the bucket, by one listing."""
-    return {
-        item.key.rpartition("/")[2].removesuffix(_SUFFIX): item.modified_at
-        for item in bucket(settings).list(f"records/{kind}/")
-    }
+    return names_in_bucket(bucket(settings), kind)
 
 
 def _parse(kind: Kind, data: bytes, *, where: str) -> BaseModel:
@@ -143,3 +147,17 @@ def verified_points(settings: Settings, *, in_bucket: bool) -> dict[str, datetim
         assert isinstance(mark, Verified)
         found[mark.point] = mark.verified_at
     return found
+
+
+# --- accepted points ------------------------------------------------------------------------
+
+
+def accepted_points(settings: Settings, *, in_bucket: bool) -> frozenset[str]:
+    """The suspicious points that someone accepted. An unreachable bucket is told and left out."""
+    found = {path.stem for path in _local(settings, Kind.ACCEPTED)}
+    if in_bucket:
+        try:
+            found |= _remote(settings, Kind.ACCEPTED).keys()
+        except RecoveryError as error:
+            log.warning("Which points are accepted can't be read in the bucket: %s", error)
+    return frozenset(found)

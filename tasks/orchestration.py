@@ -57,35 +57,43 @@ def procedure(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
         import prefect
 
         # Results hold settings and verdicts and are kept in Lifeboat's own records.
-        return prefect.flow(_naming_the_end(function), name=name, persist_result=False)
+        return prefect.flow(_naming_ends(function), name=name, persist_result=False)
 
     return decorate
 
 
-def _naming_the_end(function: Callable[P, R]) -> Callable[P, R]:
-    """Let a run say by the name of its last state what it came to: `Completed` means done and good.
+def _naming_ends(function: Callable[P, R]) -> Callable[P, R]:
+    """Let no run look green that is not: green means done, and good.
 
-    One that was asked for its plan only ends as `DryRun`, and one whose result is not good (a
-    verification, a look at the objectives) as `NotGood`.
+    A run that was asked for its plan only ends in the state `DryRun`. One that found what it looked
+    at not to be good ends in the failed state `NotGood`, if it runs by a deployment: from a shell
+    its result is wanted, and the exit code says the same.
     """
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> Any:
         result = function(*args, **kwargs)
-        dry_run = any(getattr(value, "dry_run", False) for value in (*args, *kwargs.values()))
-        if not dry_run and getattr(result, "good", True):
-            return result
-        from prefect.states import Completed
+        if any(getattr(value, "dry_run", False) for value in (*args, *kwargs.values())):
+            from prefect.states import Completed
 
-        if dry_run:
             return Completed(name="DryRun", message="Nothing was touched.", data=result)
-        return Completed(name="NotGood", message="It was done; not all is good.", data=result)
+        if getattr(result, "good", True) or not _runs_by_deployment():
+            return result
+        from prefect.states import Failed
+
+        return Failed(name="NotGood", message=result.in_words())
 
     # Prefect reads the types of the form from here, and can't resolve another module's names.
     signature = inspect.signature(function, eval_str=True)
     run.__signature__ = signature  # type: ignore[attr-defined]
     run.__annotations__ = {name: p.annotation for name, p in signature.parameters.items()}
     return run
+
+
+def _runs_by_deployment() -> bool:
+    from prefect.runtime import deployment
+
+    return deployment.id is not None
 
 
 class Step(Generic[P, R]):

@@ -30,6 +30,12 @@ SEALED = ".zst.age"
 UNFINISHED = ".partial"  # the end of a hot copy's name until it is whole
 INCOMING = ".incoming-"  # between the data directory's name and the id of a recovery
 
+# Below these prefixes of the bucket nobody wants an old version back: restic's locks.
+PASSING_IN_S3 = tuple(f"{place}/locks/" for place in _S3_REPOSITORY.values())
+# And here objects are rewritten each minute: only the last few versions may be wanted.
+REWRITTEN_IN_S3 = ("database/wal-partial/", "records/sightings/")
+PACKS_IN_S3 = tuple(f"{place}/data/" for place in _S3_REPOSITORY.values())
+
 
 def records_directory(settings: Settings) -> Path:
     return settings.vault.local / "records"

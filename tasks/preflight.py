@@ -12,7 +12,7 @@ from lifeboat.core.errors import PreconditionError, RecoveryError
 from lifeboat.core.points import Asset, Tier
 from lifeboat.settings import Settings
 from lifeboat.tools import filesystem, git, postgres
-from tasks import places, services, wal_health
+from tasks import places, protection, services, wal_health
 from tasks.database import connection
 from tasks.orchestration import side_by_side
 from tasks.trees import directories_of
@@ -38,6 +38,7 @@ def look(settings: Settings) -> Verdict:
         "directories": _directories,
         "rename": _rename,
         "bucket": _bucket,
+        "bucket-protection": protection.require_protection,
         "vault-password": _vault_password,
         "code": _code,
     }
@@ -49,6 +50,8 @@ def _tried(name: str, act: Callable[[Settings], str], settings: Settings) -> Che
     began = time.monotonic()
     try:
         status, evidence = Status.PASS, act(settings)
+    except protection.NotSeen as error:
+        status, evidence = Status.UNKNOWN, str(error)
     except RecoveryError as error:
         status, evidence = Status.FAIL, str(error)
     except OSError as error:

@@ -117,9 +117,8 @@ def prove_recovered(settings: Settings, expected: Mapping[Asset, Facts]) -> Verd
     """Verify, and raise VerificationFailed unless all checks passed: green means recovered."""
     verdict = verify(settings, expected)
     if not verdict.good:
-        told = "; ".join(f"{c.name} {c.status}: {c.evidence}" for c in verdict.not_passed)
         raise VerificationFailed(
-            f"Verifying the recovery: {verdict.passed} of {verdict.total} checks passed. {told}",
+            f"Verifying the recovery: {verdict.in_words()}",
             hint="The platform is up as far as it came; damaged data was kept aside (see above).",
         )
     run = current_run()

@@ -23,6 +23,7 @@ from tasks.record import current_run
 log = logging.getLogger("lifeboat")
 
 _WORDS = 300  # characters of restic's own words in a message
+_NAMED = 3  # packs in a message; all are in the remedy
 _OTHER = {Tier.S3: Tier.LOCAL, Tier.LOCAL: Tier.S3}
 
 
@@ -73,28 +74,38 @@ def check_repository(
 def _what(
     settings: Settings, asset: Asset, tier: Tier, store: restic.Repository, found: restic.Health
 ) -> str:
-    parts = []
-    for how, packs in (("missing", found.missing_packs), ("damaged", found.damaged_packs)):
-        if packs:
-            parts.append(f"{len(packs)} packs are {how} ({', '.join(packs[:3])})")
+    parts = [
+        f"{how} packs: {', '.join(packs[:_NAMED])}{_more(len(packs))}"
+        for how, packs in (("missing", found.missing_packs), ("damaged", found.damaged_packs))
+        if packs
+    ]
     if found.packs:
         parts.append(_harm(settings, tier, store, found))
     elif found.index_is_damaged:
         parts.append("its index lacks what the points refer to")
-    return f"{'; '.join([*parts, found.problems[:_WORDS]])}."
+    else:  # also what is lost for good
+        parts.append(found.problems[:_WORDS])
+    return f"{'; '.join(parts)}."
+
+
+def _more(count: int) -> str:
+    return f" and {count - _NAMED} more" if count > _NAMED else ""
 
 
 def _harm(settings: Settings, tier: Tier, store: restic.Repository, found: restic.Health) -> str:
     """Which points are harmed; one that was verified from S3 is so no longer."""
     try:
-        snapshots = store.harmed_by(found.packs)
-        points = sorted(s.tags["point"] for s in store.snapshots() if s.id in snapshots)
-    except (RecoveryError, KeyError) as error:
-        return f"which points that harms can't be told ({error})"
+        ids = store.harmed_by(found.packs)
+        harmed = [snapshot.tags for snapshot in store.snapshots() if snapshot.id in ids]
+    except RecoveryError as error:
+        return f"which points lack something by it can't be told ({error})"
+    points = sorted(tags["point"] for tags in harmed if "point" in tags)
     if tier is Tier.S3:
         for point in points:
             forget_verified(settings, point)
-    return f"{len(points)} points are harmed, the newest {points[-1] if points else 'none'}"
+    told = f"points that lack something by it: {len(points)}"
+    told += f", the newest {points[-1]}" if points else ""
+    return told + ("; and the key of the WAL" if len(harmed) > len(points) else "")
 
 
 def forget_verified(settings: Settings, point: str) -> None:
@@ -110,19 +121,27 @@ def forget_verified(settings: Settings, point: str) -> None:
 
 def _remedy(asset: Asset, tier: Tier, store: restic.Repository, found: restic.Health) -> str:
     restic_ = f"restic -r {store.location}"
-    until = f"Until it is mended recover with --from {_OTHER[tier]}."
+    until = (
+        f"Until it is mended recover with --from {_OTHER[tier]}. To mend it, with RESTIC_PASSWORD "
+        "set to the vault's password:"
+    )
     if found.packs:
-        first = "repair index"
+        first = [f"`{restic_} repair index`"] if found.missing_packs else []
         if found.damaged_packs:
-            first = f"repair packs {' '.join(found.damaged_packs)}"
+            first.append(f"`{restic_} repair packs {' '.join(found.damaged_packs)}`")
         return (
-            f"{until} `{restic_} {first}`, then `lifeboat backup {asset}`: it stores again what is "
-            f"still here. If `{restic_} check` is not content then, older points have lost files: "
-            f"`{restic_} repair snapshots --forget` lets them go."
+            f"{until} {', '.join(first)}, then `lifeboat backup {asset}`: it stores again what is "
+            "still here. The next test tells whether older points have lost files for good."
         )
     if found.index_is_damaged:
-        return f"{until} `{restic_} repair index` makes it anew from the packs; nothing is lost."
+        return f"{until} `{restic_} repair index` makes it anew from the packs that are there."
+    if found.something_is_lost:
+        return (
+            f"Some points have lost files here; recover those with --from {_OTHER[tier]}. If "
+            f"`lifeboat backup {asset}` does not store them again, `{restic_} repair snapshots "
+            "--forget` lets them go."
+        )
     return (
-        f"{until} Other points in it may be whole: copy it aside before you mend it, see "
-        "https://restic.readthedocs.io/en/stable/077_troubleshooting.html."
+        f"{until} see https://restic.readthedocs.io/en/stable/077_troubleshooting.html. Copy it "
+        "aside first: what can't be read now may still be read by someone."
     )

@@ -101,7 +101,10 @@ def _wait_until_ready(settings: Settings, seconds: float) -> None:
 
 @step(Phase.FETCH)
 def bring_base(settings: Settings, point: RecoveryPoint, tier: Tier) -> Incoming:
-    """Put a verified base copy beside the data directory. The hot copy is renamed, not copied."""
+    """Put a verified base copy beside the data directory. The hot copy is renamed, not copied.
+
+    What could not be brought to the end is removed: the next base must not find it there.
+    """
     data = settings.database.data_directory
     data.parent.mkdir(parents=True, exist_ok=True)
     incoming = data.with_name(f"{data.name}{INCOMING}{current_run().id}")
@@ -116,15 +119,19 @@ def bring_base(settings: Settings, point: RecoveryPoint, tier: Tier) -> Incoming
     else:
         source = facts.directories["base"]
         filesystem.require_free(data.parent, source.bytes, doing=f"Restoring {point.id}")
-        places.repository(settings, point.asset, tier).restore(
-            point.copies[tier],
-            subfolder=source.path,
-            target=incoming,
-            overwrite="always",
-            timeout_seconds=_time_box(settings, tier),
-            on_progress=progress.of_restic(f"database from {tier}"),
-        )
-        postgres.verify_backup(incoming, settings.database.bin_directory)
+        try:
+            places.repository(settings, point.asset, tier).restore(
+                point.copies[tier],
+                subfolder=source.path,
+                target=incoming,
+                overwrite="always",
+                timeout_seconds=_time_box(settings, tier),
+                on_progress=progress.of_restic(f"database from {tier}"),
+            )
+            postgres.verify_backup(incoming, settings.database.bin_directory)
+        except BaseException:
+            shutil.rmtree(incoming, ignore_errors=True)
+            raise
         filesystem.sync_tree(incoming)
     if data.exists():
         filesystem.take_ownership_of(incoming, like=data)
@@ -233,6 +240,8 @@ def take_away(settings: Settings, incoming: Incoming) -> None:
     if data.exists():
         run = current_run()
         aside = data.with_name(f"{data.name}.failed-{incoming.tier}-{run.id}")
+        if aside.exists():  # a second base of the same tier
+            aside = aside.with_name(f"{aside.name}-{incoming.facts.point}")
         data.rename(aside)
         run.moved_aside(f"what the rung {incoming.tier} had put in place", aside)
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lifeboat.core import sets
 from lifeboat.core import wal as log_positions
 from lifeboat.core.errors import LockBusy, PreconditionError, VerificationFailed
 from lifeboat.core.marks import Kind, TestResult
@@ -75,6 +76,8 @@ def cache_directory(place: Path) -> Path:
 
 def assets_of(request: RestoreTest) -> tuple[Asset, ...]:
     """What is asked for, without repetition. Raises PreconditionError if the point has no asset."""
+    if sets.is_set_id(request.point):
+        return tuple(Asset)
     if not request.point:
         return tuple(dict.fromkeys(request.assets))
     try:
@@ -129,13 +132,33 @@ def _remember(settings: Settings, asset: Asset, tested: list[RecoveryPoint], err
 
 
 @step(retries=1)
-def choose(settings: Settings, request: RestoreTest, asset: Asset) -> RecoveryPoint:
-    """The newest point of an asset in S3, or the one that is named."""
+def find_set_to_prove(settings: Settings) -> sets.BackupSet | None:
+    """The newest complete set in S3, if not all of it is verified.
+
+    What can't be read now is told when its asset is tested.
+    """
+    points = catalogue.list_points(settings, tiers=(Tier.S3,), tolerate_failures=True)
+    newest = sets.newest_complete(points, Tier.S3)
+    return newest if newest and not newest.verified else None
+
+
+@step(retries=1)
+def choose(
+    settings: Settings, request: RestoreTest, asset: Asset, to_prove: sets.BackupSet | None
+) -> RecoveryPoint:
+    """The newest trusted point of an asset in S3, or what is named: a point, or a set's member.
+
+    The member of a set that is to be proven goes before a newer point until it is verified, for
+    only a set of which all was tested is preferred when a server is lost.
+    """
     locks.stand_aside(settings, doing=f"Testing {asset}")
     points = catalogue.list_points(settings, assets=(asset,), tiers=(Tier.S3,))
     if not request.point:
+        if to_prove and not to_prove.members[asset].verified_at:
+            return to_prove.members[asset]
         return choose_point(points, asset=asset, tiers=(Tier.S3,))
-    named = next((point for point in points if point.id == request.point), None)
+    wanted = request.point
+    named = next((point for point in points if wanted in (point.id, point.set_id)), None)
     if named is None:
         raise _no_such(request.point)
     return named
@@ -183,14 +206,7 @@ def restore(settings: Settings, point: RecoveryPoint, place: Path) -> tuple[Fact
         doing=f"Testing {point.id}",
     )
     began = time.monotonic()
-    for name, directory in facts.directories.items():
-        store.restore(
-            copy,
-            subfolder=directory.path,
-            target=_restored(place, point.asset) / name,
-            overwrite="always",
-            on_progress=progress.of_restic(f"{point.asset} from s3"),
-        )
+    _bring(store, point, facts, place)
     seconds = time.monotonic() - began
     current_run().fact(
         **{
@@ -199,6 +215,17 @@ def restore(settings: Settings, point: RecoveryPoint, place: Path) -> tuple[Fact
         }
     )
     return facts, seconds
+
+
+def _bring(store: restic.Repository, point: RecoveryPoint, facts: Facts, place: Path) -> None:
+    for name, directory in facts.directories.items():
+        store.restore(
+            point.copies[Tier.S3],
+            subfolder=directory.path,
+            target=_restored(place, point.asset) / name,
+            overwrite="always",
+            on_progress=progress.of_restic(f"{point.asset} from s3"),
+        )
 
 
 def _store(settings: Settings, asset: Asset, place: Path) -> restic.Repository:
@@ -234,8 +261,12 @@ def question(
     if point.asset is not Asset.DATABASE:
         directories.question(settings, facts, _restored(place, point.asset))
         return measured
-    base = _restored(place, Asset.DATABASE) / "base"
-    replayed = database.question(settings, facts, base)
+    replayed = database.question(
+        settings,
+        facts,
+        _restored(place, Asset.DATABASE) / "base",
+        restore_again=lambda: _bring(_store(settings, point.asset, place), point, facts, place),
+    )
     return measured.model_copy(
         update={
             "wal_replayed_bytes": replayed.bytes,

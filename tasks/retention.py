@@ -61,16 +61,20 @@ def decide(settings: Settings) -> tuple[Pruning, ...]:
         Tier.LOCAL: Policy(days=settings.retention.local_days, minimum=settings.retention.minimum),
         Tier.S3: Policy(days=settings.retention.s3_days, minimum=settings.retention.minimum),
     }
-    found = {}
-    for tier, policy in policies.items():
-        # The marks of both tiers count: what was verified from S3 is verified.
-        points = catalogue.list_points(settings, tiers=(tier,))
-        found[tier] = {
+    # Together, so that what is verified or suspicious in one tier is so in the other.
+    points = catalogue.list_points(settings, tiers=tuple(policies))
+    found = {
+        tier: {
             asset: retention.decide(
-                (p for p in points if p.asset is asset), policy, now=now, held=held
+                (p for p in points if p.asset is asset and tier in p.copies),
+                policy,
+                now=now,
+                held=held,
             )
             for asset in Asset
         }
+        for tier, policy in policies.items()
+    }
     wal = _wal_to_remove(settings, {tier: found[tier][Asset.DATABASE] for tier in found})
     return tuple(
         Pruning(tier=tier, decisions=decisions, wal=wal[tier]) for tier, decisions in found.items()

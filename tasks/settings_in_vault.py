@@ -7,16 +7,25 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lifeboat.core.errors import PreconditionError, RecoveryError, TransientError
-from lifeboat.core.points import Asset, RecoveryPoint, Tier, taken_at_of
+from lifeboat.core.marks import Kind
+from lifeboat.core.points import (
+    Asset,
+    RecoveryPoint,
+    Tier,
+    choose_point,
+    merge_copies,
+    passed_over,
+)
+from lifeboat.core.suspicion import Policy, judge
 from lifeboat.settings import S3, Settings, load_settings
-from lifeboat.tools import restic
-from tasks import catalogue, places
+from lifeboat.tools import restic, s3
+from tasks import catalogue, marks, places
 from tasks.repair import Source
 
 log = logging.getLogger("lifeboat")
@@ -48,9 +57,12 @@ def place(*, bucket: str, endpoint: str, region: str, prefix: str) -> S3:
         ) from error
 
 
-def read(where: S3, *, into: Path, older_too: bool = False) -> SettingsInVault:
-    """Read the settings from the newest configuration in a bucket; relative paths are below `into`.
+def read(
+    where: S3, *, into: Path, trust: Collection[str] = (), older_too: bool = False
+) -> SettingsInVault:
+    """Read the settings from the newest trusted configuration in a bucket.
 
+    Relative paths are below `into`; `trust` names suspicious points that are right all the same.
     With `older_too` an older configuration stands in for one that can't be read. Raises
     PreconditionError, with nothing touched, if the bucket does not answer, or holds no
     configuration that can be used.
@@ -60,25 +72,32 @@ def read(where: S3, *, into: Path, older_too: bool = False) -> SettingsInVault:
     )
     bucket.reachable()
     store = places.configuration_repository(bucket)
-    snapshots = [s for s in store.snapshots(tags={"asset": "config"}) if "point" in s.tags]
-    if not snapshots:
+    points = _configurations(store, bucket, trust)
+    if not points:
         raise PreconditionError(
             f"Reading bucket {where.bucket}: it holds no backup of a configuration.",
             hint="Nothing was touched. Look at --bucket and --prefix; `lifeboat backup config` "
             "makes one.",
         )
-    newest_first = sorted(snapshots, key=lambda snapshot: snapshot.taken_at, reverse=True)
+    newest = choose_point(points, asset=Asset.CONFIG, tiers=(Tier.S3,))
+    usable = [
+        point for point in points if point.taken_at <= newest.taken_at and not point.suspicion
+    ]
     unreadable: dict[str, str] = {}
-    for snapshot in newest_first[: _OLDEST_TRIED if older_too else 1]:
+    for point in usable[: _OLDEST_TRIED if older_too else 1]:
         try:
-            return _read_point(store, snapshot, where, into, unreadable)
+            found = _read_point(store, point, where, into)
         except TransientError:
             raise
         except RecoveryError as error:
-            if snapshot is newest_first[-1] or not older_too:
+            if point is usable[-1] or not older_too:
                 raise
             log.warning("%s An older one is tried.", error)
-            unreadable[snapshot.tags["point"]] = str(error)
+            unreadable[point.id] = str(error)
+        else:
+            over = passed_over(points, point)
+            source = found.source.model_copy(update={"passed_over": over})
+            return found.model_copy(update={"source": source, "unreadable": unreadable})
     raise PreconditionError(
         f"Reading bucket {where.bucket}: the lifeboat.yaml of none of the newest "
         f"{_OLDEST_TRIED} configurations can be used: {next(iter(unreadable.values()))}",
@@ -86,15 +105,22 @@ def read(where: S3, *, into: Path, older_too: bool = False) -> SettingsInVault:
     )
 
 
+def _configurations(
+    store: restic.Repository, bucket: s3.Bucket, trust: Collection[str]
+) -> tuple[RecoveryPoint, ...]:
+    """The backups of the configuration, judged by the usual policy: the settings lie in them."""
+    snapshots = store.snapshots(tags={"asset": str(Asset.CONFIG)})
+    found = catalogue.points_of(snapshots, Asset.CONFIG, Tier.S3)
+    accepted = {*marks.names_in_bucket(bucket, Kind.ACCEPTED), *trust}
+    return judge(merge_copies(found), policy=Policy(), accepted=accepted)
+
+
 def _read_point(
-    store: restic.Repository,
-    snapshot: restic.Snapshot,
-    where: S3,
-    into: Path,
-    unreadable: Mapping[str, str],
+    store: restic.Repository, point: RecoveryPoint, where: S3, into: Path
 ) -> SettingsInVault:
+    snapshot = point.copies[Tier.S3]
     facts = catalogue.parse_facts(
-        store.dump(snapshot.id, catalogue.facts_path_of(snapshot)), where=snapshot.tags["point"]
+        store.dump(snapshot, catalogue.facts_path(store, snapshot)), where=point.id
     )
     told = facts.directories.get(_SETTINGS_NAME)
     if told is None:
@@ -102,13 +128,6 @@ def _read_point(
             f"Reading {facts.point}: {_SETTINGS_NAME} is not in it.",
             hint="Add it to config.paths; until then write it by hand and use `recover database`.",
         )
-    point = RecoveryPoint(
-        asset=Asset.CONFIG,
-        id=facts.point,
-        taken_at=taken_at_of(facts.point),
-        copies={Tier.S3: snapshot.id},
-        bytes=snapshot.bytes,
-    )
     settings = _parse(store, snapshot, told.path, into)
     # The bucket that was named counts: it may be a copy of the one in the settings.
     vault = settings.vault.model_copy(update={"s3": where})
@@ -116,12 +135,12 @@ def _read_point(
         settings=settings.model_copy(update={"vault": vault}),
         source=Source(point=point, tier=Tier.S3, facts=facts),
         old_root=Path(told.path).parent,
-        unreadable=dict(unreadable),
+        unreadable={},
     )
 
 
-def _parse(store: restic.Repository, snapshot: restic.Snapshot, path: str, into: Path) -> Settings:
+def _parse(store: restic.Repository, snapshot: str, path: str, into: Path) -> Settings:
     with tempfile.TemporaryDirectory(prefix="lifeboat-") as directory:
         copy = Path(directory) / _SETTINGS_NAME
-        copy.write_bytes(store.dump(snapshot.id, path))
+        copy.write_bytes(store.dump(snapshot, path))
         return load_settings(copy, directory=into)

@@ -21,7 +21,7 @@ from lifeboat.core.points import (
 )
 from lifeboat.settings import Settings
 from lifeboat.tools import filesystem, git
-from tasks import catalogue, certificates, clock, marks, places, vault
+from tasks import catalogue, certificates, clock, marks, places, suspicion, vault
 from tasks.orchestration import step
 from tasks.record import current_run
 
@@ -97,15 +97,20 @@ def _fingerprint(asset: Asset, there: Mapping[str, Path]) -> str:
     return filesystem.fingerprint(there, by_content=asset is not Asset.MODELS)
 
 
-def store_directories(settings: Settings, facts: Facts) -> None:
-    """Snapshot the directories and their facts into both tiers, and tell watchers of it."""
+def store_directories(settings: Settings, facts: Facts) -> dict[Tier, str]:
+    """Snapshot the directories and their facts into both tiers, and tell watchers of it.
+
+    Looks whether the new point is suspicious, and gives the snapshots' names.
+    """
     note = _note(settings, facts.asset)
     note.parent.mkdir(parents=True, exist_ok=True)
     filesystem.atomic_write(note, facts.model_dump_json(indent=2).encode())
     paths = [Path(d.path) for d in facts.directories.values()]
-    vault.store_in_both_tiers(settings, facts, [note, *paths])
+    snapshots = vault.store_in_both_tiers(settings, facts, [note, *paths])
     current_run().uses_points(facts.point)
     _remember_sighting(settings, facts.asset, as_of=facts.taken_at, holds=facts.point)
+    suspicion.look_at_new_point(settings, facts)
+    return snapshots
 
 
 def _note(settings: Settings, asset: Asset) -> Path:

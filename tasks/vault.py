@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from lifeboat.core.errors import PermanentError, PreconditionError, RecoveryError
 from lifeboat.core.points import Asset, Facts, Tier
+from lifeboat.core.suspicion import pack_counts
 from lifeboat.settings import Settings
 from lifeboat.tools import filesystem, restic, seal
 from tasks import catalogue, locks, progress
@@ -86,6 +87,10 @@ def store_snapshot(
         # So that pruning WAL, and looking for holes in it, need not open every base.
         tags[catalogue.WAL_FROM] = facts.database.start_lsn
         tags[catalogue.WAL] = catalogue.base_copy_of(facts).tag
+        tags[catalogue.ROWS] = pack_counts(facts.database.tables)
+    else:
+        files = {name: told.files for name, told in facts.directories.items()}
+        tags[catalogue.DIRECTORY_FILES] = pack_counts(files)
     if facts.set_id:
         tags[catalogue.SET] = facts.set_id
     if facts.fingerprint:
@@ -120,14 +125,18 @@ def store_snapshot(
 
 def store_in_both_tiers(
     settings: Settings, facts: Facts, paths: Collection[Path], *, exactly: Extent | None = None
-) -> None:
-    """Local and S3 at the same time. If one fails this raises, and the other's copy counts."""
-    side_by_side(
+) -> dict[Tier, str]:
+    """Local and S3 at the same time; give the snapshots' names.
+
+    If one fails this raises, and the other's copy counts.
+    """
+    done = side_by_side(
         {
             str(tier): functools.partial(store_snapshot, settings, tier, facts, paths, exactly)
             for tier in RESTIC_TIERS
         }
     )
+    return {Tier(tier): summary.snapshot_id for tier, summary in done.items()}
 
 
 # --- records ---------------------------------------------------------------------------------

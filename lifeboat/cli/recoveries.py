@@ -138,6 +138,10 @@ def server(
     ] = "",
     region: Annotated[str, typer.Option("--region", help="The bucket's region.")] = "us-east-1",
     prefix: Annotated[str, typer.Option("--prefix", help="Place inside the bucket.")] = "",
+    trust: Annotated[
+        list[str] | None,
+        typer.Option("--trust", help="A suspicious point that is right; may be repeated."),
+    ] = None,
     dry_run: DryRun = False,
     approve: ApproveOption = "",
     as_json: JsonOption = False,
@@ -159,6 +163,7 @@ def server(
         region=region,
         prefix=prefix,
         into=str(into.absolute()),
+        trust=trust or [],
         dry_run=dry_run,
         approval="preapproved" if approve else "ask",
         platform=approve,

@@ -73,6 +73,7 @@ def keep(config: ConfigOption = None) -> None:
 
 
 def _jobs(settings: Settings) -> dict[str, Job]:
+    from flows.backup_platform import backup_platform
     from flows.prune_backups import prune_backups
     from flows.test_restore import test_restore
     from flows.watch_objectives import watch_objectives
@@ -110,14 +111,22 @@ def _jobs(settings: Settings) -> dict[str, Job]:
             act=lambda: test_restore(RestoreTest(config=config)),
         ),
     }
+    sets = keeper.set_job(
+        settings,
+        every_seconds=often.platform_seconds,
+        act=lambda: backup_platform(Backup(config=config)),
+    )
     announcer = objectives.Announcer()
-    looks = {
-        "watch": keeper.Job(
-            often.watch_seconds,
-            lambda: announcer.tell(watch_objectives(WatchObjectives(config=config))),
-            due_in_seconds=lambda: often.watch_seconds,
-            only_looks=True,
-        )
+    watch = keeper.Job(
+        often.watch_seconds,
+        lambda: announcer.tell(watch_objectives(WatchObjectives(config=config))),
+        due_in_seconds=lambda: often.watch_seconds,
+        only_looks=True,
+    )
+    return {
+        "wal": keeper.Job(often.wal_seconds, wal.Shipper(settings).ship),
+        **backups,
+        "platform": sets,
+        "watch": watch,
+        **upkeep,
     }
-    ships = {"wal": keeper.Job(often.wal_seconds, wal.Shipper(settings).ship)}
-    return {**ships, **backups, **upkeep, **looks}

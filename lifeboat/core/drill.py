@@ -81,6 +81,20 @@ class DrillReport(BaseModel):
             and scenario.rpo_seconds <= self.objective_rpo_seconds
         )
 
+    @property
+    def good(self) -> bool:
+        return self.passed
+
+    def in_words(self) -> str:
+        """What did not come back as it should, in one line."""
+        bad = [s for s in self.scenarios if not (s.recovered and s.detected)]
+        told = "; ".join(f"{s.name}: {s.error or 'not recovered, or not noticed'}" for s in bad)
+        late = [s.name for s in self.scenarios if s not in bad and not self._in_time(s)]
+        told += f"; outside of the objectives: {', '.join(late)}" if late else ""
+        return (
+            f"{len(self.scenarios) - len(bad)} of {len(self.scenarios)} recovered. {told}".strip()
+        )
+
 
 def measured_rpo_seconds(*, broken_at: float, losses: Losses) -> float:
     if losses.oldest_lost_at is None:

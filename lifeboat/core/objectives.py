@@ -57,6 +57,11 @@ class Report(BaseModel):
     def passed(self) -> int:
         return len(self.findings) - len(self.red)
 
+    def in_words(self) -> str:
+        """What is not good, in one line."""
+        told = "; ".join(f"{f.name} {f.status}: {f.evidence}" for f in self.red)
+        return f"{self.passed} of {len(self.findings)} findings are good. {told}".strip()
+
 
 def judge(survey: Survey, limits: Limits, now: datetime) -> Report:
     """Judge a survey by the platform's numbers. Every look gives a finding, whatever it saw."""

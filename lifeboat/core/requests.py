@@ -119,6 +119,10 @@ class RecoverServer(BaseModel):
         default="",
         description="Name of the platform that is expected in the bucket; another one is refused.",
     )
+    trust: list[str] = Field(
+        default=[],
+        description="Names of suspicious recovery points that are right all the same.",
+    )
     dry_run: bool = Field(
         default=False, description="Make and show the plan, touch nothing, end as DryRun."
     )
@@ -152,7 +156,9 @@ class RestoreTest(_Request):
         default=list(Asset), min_length=1, description="The newest point of which assets."
     )
     point: str = Field(
-        default="", description="Name of the one point to test; empty: the newest of each asset."
+        default="",
+        description="Name of the one point, or of the set, to test; empty: the newest of each "
+        "asset, of a set that is not verified yet its member.",
     )
     sample_percent: float = Field(
         default=100,

@@ -14,6 +14,7 @@ from lifeboat.core.checklist import PLACEHOLDER, Checks
 from lifeboat.core.errors import SettingsError
 from lifeboat.core.protection import LockMode, Protection
 from lifeboat.core.secrecy import Secret
+from lifeboat.core.suspicion import Policy as Suspicion
 from lifeboat.settings.environment import (
     DEFAULT_NAME,
     SECRETS,
@@ -165,6 +166,12 @@ class Models(_Section):
     services: tuple[str, ...] = Field(
         default=(), description="Services that load the models; restarted when models are repaired."
     )
+    manifest_query: str | None = Field(
+        default=None,
+        description="Query that gives path (below one of the directories), SHA-256 and bytes of "
+        "every model that the database refers to; the last two may be NULL. With it a set is "
+        "checked for rows whose model it lacks.",
+    )
 
 
 class PublicConfig(_Section):
@@ -270,6 +277,9 @@ class Keep(_Section):
         description="Between looks at models and configuration, which are backed up at once when "
         "they have changed.",
     )
+    platform_seconds: float = Field(
+        default=86400, gt=0, description="Between sets, in which all assets are of one moment."
+    )
     restore_test_seconds: float = Field(
         default=86400, gt=0, description="Between restore tests of the newest points in S3."
     )
@@ -290,29 +300,6 @@ class Retention(_Section):
     s3_days: float = Field(default=90, gt=0, description="Days in S3.")
     minimum: int = Field(
         default=3, ge=1, description="How many of the newest points of each asset always stay."
-    )
-
-
-class Suspicion(_Section):
-    """When a new point is kept but not offered as the latest until someone accepts it."""
-
-    shrunk_percent: float = Field(
-        default=50,
-        gt=0,
-        le=100,
-        description="Bytes, files or the rows of a table are fewer by more than this.",
-    )
-    rewritten_percent: float = Field(
-        default=50,
-        gt=0,
-        le=100,
-        description="More than this share of the files was rewritten or replaced since the point "
-        "before, as ransomware does.",
-    )
-    at_least: int = Field(
-        default=20,
-        ge=1,
-        description="So many files or rows there must have been; fewer may well change at once.",
     )
 
 

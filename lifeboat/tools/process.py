@@ -326,13 +326,16 @@ def _pump(
     deadline: float | None,
     look: Callable[[], None],
 ) -> None:
-    last_heard = time.monotonic()
+    last_heard, ended = time.monotonic(), False
     while selector.get_map():
         look()
         now = time.monotonic()
         if deadline is not None and now >= deadline:
             raise _TimedOut
-        if child.poll() is not None and now - last_heard > _STILL_OPEN_SECONDS:
+        if not ended and child.poll() is not None:
+            # What it said in its last moment may still be in the pipe, however long it was silent.
+            ended, last_heard = True, now
+        if ended and now - last_heard > _STILL_OPEN_SECONDS:
             log.debug("%d has ended, but something that it started holds its output", child.pid)
             return
         patience = _LOOK_SECONDS if deadline is None else min(_LOOK_SECONDS, deadline - now)

@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from lifeboat.core.errors import (
@@ -43,6 +43,7 @@ log = logging.getLogger("lifeboat.restic")
 MINIMUM_VERSION = (0, 17)  # the first whose restore can leave alone what is already right
 
 Overwrite = Literal["always", "if-changed", "never"]
+_Picked = TypeVar("_Picked")
 
 _CONNECT_SECONDS = 5.0
 _PROGRESS_SECONDS = 0.2
@@ -175,6 +176,7 @@ class Snapshot:
     files: int
     unmodified_files: int | None  # since its parent; None where restic did not say
     added_bytes: int | None
+    new_blobs: int | None  # pieces of content, not of metadata
 
 
 @dataclass(frozen=True)
@@ -207,7 +209,8 @@ class Health:
     problems: str = ""
     damaged_packs: tuple[str, ...] = ()
     missing_packs: tuple[str, ...] = ()
-    index_is_damaged: bool = False  # it lacks, or can't tell, what the snapshots refer to
+    index_is_damaged: bool = False  # it lacks packs that are there
+    something_is_lost: bool = False  # snapshots refer to what is in no pack
     seconds: float = 0.0
 
     @property
@@ -327,22 +330,27 @@ class Repository:
         """
         doing = f"Checking {self.location}"
         words = ["check", *([f"--read-data-subset={read}"] if read else [])]
-        problems = _Problems()
+        problems, heard = _Problems(), _Heard()
         began = time.monotonic()
         try:
             run = self._locked if alone else self._read
-            run(words, doing=doing, problems=problems)
+            run(words, doing=doing, problems=problems, on_line=heard.take)
         except TransientError:
             raise
-        except (VerificationFailed, CommandFailed) as error:
+        except (VerificationFailed, CommandFailed):
             if not problems.text:
                 raise
-            said = error.stderr_tail if isinstance(error, CommandFailed) else problems.text
+            # Packs that no index knows: what `prune` would remove.
+            unknown = heard.summary.get("suggest_prune") or heard.summary.get(
+                "suggest_repair_index"
+            )
+            unfound = "not found in" in problems.text
             return Health(
-                problems=said,
+                problems=problems.text,
                 damaged_packs=tuple(p for p in problems.packs if p not in problems.missing),
                 missing_packs=tuple(problems.missing),
-                index_is_damaged=bool(problems.indexes) or "not found in" in said,
+                index_is_damaged=bool(problems.indexes) or bool(unfound and unknown),
+                something_is_lost=bool(unfound and not unknown),
                 seconds=time.monotonic() - began,
             )
         return Health(seconds=time.monotonic() - began)
@@ -484,11 +492,13 @@ class Repository:
 
     def list_files(self, snapshot_id: str, subfolder: str) -> tuple[FileEntry, ...]:
         """Every file below a directory of a snapshot, or that one file."""
-        return tuple(
-            FileEntry(node["path"], node.get("size", 0), _moment(node["mtime"]))
-            for node in self._nodes(snapshot_id, subfolder)
-            if node["type"] == "file"
-        )
+
+        def file(node: dict[str, Any]) -> FileEntry | None:
+            if node["type"] != "file":
+                return None
+            return FileEntry(node["path"], node.get("size", 0), _moment(node["mtime"]))
+
+        return tuple(self._nodes(snapshot_id, subfolder, file))
 
     def find(self, pattern: str) -> tuple[FoundFile, ...]:
         """Every file of every snapshot whose path fits a shell pattern."""
@@ -502,24 +512,38 @@ class Repository:
             if match["type"] == "file"
         )
 
-    def _nodes(self, snapshot_id: str, subfolder: str) -> list[dict[str, Any]]:
-        """Files, directories and links below a directory, `path` relative to it."""
+    def _nodes(
+        self, snapshot_id: str, subfolder: str, pick: Callable[[dict[str, Any]], _Picked | None]
+    ) -> list[_Picked]:
+        """What is picked of files, directories and links below a directory, `path` relative to it.
+
+        A node is let go once something was picked of it: there may be millions.
+        """
         doing = f"Listing {subfolder} of snapshot {snapshot_id[:8]}"
-        nodes: list[dict[str, Any]] = []
+        picked: list[_Picked] = []
 
         def take(line: str) -> None:
             node = json.loads(line)
             if node.get("message_type", node.get("struct_type")) == "node":
                 node["path"] = node["path"].removeprefix("/")
-                nodes.append(node)
+                keep(node)
+
+        def keep(node: dict[str, Any]) -> None:
+            if (found := pick(node)) is not None:
+                picked.append(found)
 
         try:
             self._read(["ls", "--", f"{snapshot_id}:{subfolder}"], doing=doing, on_line=take)
         except _NotADirectory:
             path = PurePosixPath(subfolder)
-            self._read(["ls", "--", snapshot_id, subfolder], doing=doing, on_line=take)
-            nodes = [{**n, "path": path.name} for n in nodes if f"/{n['path']}" == subfolder]
-        return nodes
+
+            def keep_file(line: str) -> None:
+                node = json.loads(line)
+                if node.get("path") == subfolder:
+                    keep({**node, "path": path.name})
+
+            self._read(["ls", "--", snapshot_id, subfolder], doing=doing, on_line=keep_file)
+        return picked
 
     # --- bringing back ----------------------------------------------------------------------
 
@@ -627,7 +651,9 @@ class Repository:
             if not size and (not (root / name).is_dir() or (root / name).is_symlink())
         ]
         if unclear:
-            kinds = {node["path"]: node["type"] for node in self._nodes(snapshot_id, subfolder)}
+            kinds = dict(
+                self._nodes(snapshot_id, subfolder, lambda node: (node["path"], node["type"]))
+            )
             for name in unclear:
                 absent = kinds.get(name) == "symlink" and not (root / name).is_symlink()
                 if kinds.get(name) == "file" or absent:
@@ -1023,6 +1049,7 @@ def _snapshot(told: Mapping[str, Any]) -> Snapshot:
         files=summary.get("total_files_processed", 0),
         unmodified_files=summary.get("files_unmodified"),
         added_bytes=summary.get("data_added"),
+        new_blobs=summary.get("data_blobs"),
     )
 
 

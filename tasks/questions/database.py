@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -18,6 +20,8 @@ from lifeboat.tools import filesystem, postgres
 from tasks import wal_replay
 from tasks.record import current_run
 
+log = logging.getLogger("lifeboat")
+
 _START_SECONDS = 7200.0
 _READ_SECONDS = 7200.0
 
@@ -33,18 +37,20 @@ class Replayed(BaseModel):
     seconds: float
 
 
-def question(settings: Settings, facts: Facts, data: Path) -> Replayed:
+def question(
+    settings: Settings, facts: Facts, data: Path, *, restore_again: Callable[[], None]
+) -> Replayed:
     """Start a base copy as it was when it was backed up, then with all the WAL that S3 has.
 
-    `data` is thrown away afterwards. Raises VerificationFailed, naming what is wrong; and
-    PreconditionError if this host can't tell.
+    `data` is thrown away afterwards. Rarely the copy can't go on from where it was looked at first
+    (see `postgres.scratch_server`), and is restored once more. Raises VerificationFailed, naming
+    what is wrong; and PreconditionError if this host can't tell.
     """
     told, expected = settings.database, facts.database
     if expected is None:
         raise VerificationFailed(f"Testing {facts.point}: it holds no database.")
     _require_same_major(settings, facts.point, expected)
-    postgres.verify_backup(data, told.bin_directory)
-    filesystem.take_ownership_of(data, like=data.parent)
+    _prepare(settings, data)
     collected = _collect(settings, facts, data)
     postgres.prepare_scratch(data, told.bin_directory)
     start = partial(
@@ -58,7 +64,14 @@ def question(settings: Settings, facts: Facts, data: Path) -> Replayed:
     )
     with _started(facts.point, start, at_backup=True) as server:
         tolerance = settings.checks.tables_complete.tolerance_percent
-        _compare_rows(server, facts.point, expected, tolerance)
+        compare_rows(server, facts.point, expected, tolerance)
+        stayed = postgres.stayed(server)
+    if not stayed:
+        log.info("%s can't go on from there: restoring it once more.", facts.point)
+        shutil.rmtree(data)
+        restore_again()
+        _prepare(settings, data)
+        postgres.prepare_scratch(data, told.bin_directory)
     postgres.stage_recovery(
         data,
         segments=collected.segments,
@@ -77,6 +90,11 @@ def question(settings: Settings, facts: Facts, data: Path) -> Replayed:
         )
         _examine(server, facts.point)
     return Replayed(bytes=max(0, reached - parse_lsn(expected.stop_lsn)), seconds=seconds)
+
+
+def _prepare(settings: Settings, data: Path) -> None:
+    postgres.verify_backup(data, settings.database.bin_directory)
+    filesystem.take_ownership_of(data, like=data.parent)
 
 
 def _require_same_major(settings: Settings, point: str, expected: DatabaseFacts) -> None:
@@ -98,8 +116,8 @@ def _collect(settings: Settings, facts: Facts, data: Path) -> wal_replay.Collect
     except PreconditionError as error:
         raise VerificationFailed(
             f"Testing {facts.point}: {error.message}",
-            hint="From S3 the database comes back only to there. `lifeboat backup database` makes "
-            "a new base copy, which needs no older WAL.",
+            hint=f"{error.hint} `lifeboat backup database` makes a new base copy, which needs no "
+            "older WAL.",
         ) from error
 
 
@@ -118,7 +136,7 @@ def _started(point: str, start: _Start, *, at_backup: bool) -> Iterator[postgres
         yield server
 
 
-def _compare_rows(
+def compare_rows(
     server: postgres.Connection, point: str, expected: DatabaseFacts, tolerance_percent: float
 ) -> None:
     identity = postgres.identify(server)

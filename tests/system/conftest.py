@@ -7,7 +7,7 @@ import secrets
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,6 +21,22 @@ from staging.site import Site
 from tasks import places, vault
 
 STAGING_SCALE = 0.1
+
+
+@pytest.fixture(scope="session")
+def lifeboat() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Call it with lifeboat.yaml and the words of a command; variables as keywords."""
+
+    def run(config: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", "from lifeboat.cli import main; main()", *words],
+            env={**os.environ, **environment, "LIFEBOAT_CONFIG": str(config)},
+            capture_output=True,
+            text=True,
+            timeout=180,
+        )
+
+    return run
 
 
 @pytest.fixture(scope="session")

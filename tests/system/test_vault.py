@@ -207,7 +207,8 @@ def test_the_command_line_backs_up_and_lists_without_prefect(settings: Settings)
     (point,) = json.loads(listed.stdout)
     assert point["id"] == done.stdout.strip()
     assert point["tiers"] == ["local", "s3"]
-    assert set(point) == {"asset", "id", "taken_at", "tiers", "bytes", "verified_at"}
+    told = {"asset", "id", "taken_at", "tiers", "bytes", "verified_at", "suspicion", "set"}
+    assert set(point) == told
     for text in (done.stdout, done.stderr, listed.stdout, listed.stderr):
         assert CANARY not in text
     for path in settings.vault.local.glob("records/**/*.json*"):

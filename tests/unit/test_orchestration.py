@@ -7,9 +7,11 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from lifeboat.core.checks import CheckResult, Verdict
 from lifeboat.core.errors import PermanentError, PreconditionError, RecoveryError, TransientError
 from lifeboat.core.timeline import Outcome, Phase
 from tasks import orchestration
@@ -136,3 +138,26 @@ def test_each_flow_reads_as_a_runbook(flow: str) -> None:
     for part in ("1. ", "If it fails:", "Evidence:"):
         assert part in text, f"{flow} lacks {part!r}"
     assert len(text.splitlines()) < 150
+
+
+def ended(result: object, **asked: object) -> object:
+    """How a flow run of a procedure ends that gives this result."""
+    request = SimpleNamespace(**asked)
+    return orchestration._naming_ends(lambda request: result)(request)
+
+
+def test_a_dry_run_ends_in_a_state_of_its_own() -> None:
+    assert ended("the plan", dry_run=True).name == "DryRun"
+    assert ended("the record", dry_run=False) == "the record"
+
+
+def test_a_run_by_a_deployment_is_green_only_if_what_it_found_is_good(monkeypatch) -> None:
+    unknown = Verdict.of([], expected=["search"])
+    assert ended(unknown) is unknown, "from a shell the verdict itself is wanted"
+    monkeypatch.setattr(orchestration, "_runs_by_deployment", lambda: True)
+    state = ended(unknown)
+    assert (state.name, state.is_failed()) == ("NotGood", True)
+    assert "search UNKNOWN" in state.message
+    good = Verdict.of([CheckResult(name="search", status="PASS", evidence="3", seconds=0)])
+    good = good.model_copy(update={"checks": good.checks[7:8]})
+    assert ended(good) is good

@@ -38,7 +38,7 @@ _AT_LEAST_AS_ON_PRIMARY = {
 _OURS = {
     "listen_addresses": "",
     "port": str(_PORT),
-    "hot_standby": "on",
+    "hot_standby": "off",
     # It shares the machine with the platform, and nothing in it is worth keeping.
     "shared_buffers": "128MB",
     "huge_pages": "off",
@@ -51,12 +51,8 @@ _OURS = {
     "lc_messages": "C",
 }
 _OURS_SINCE = {17: {"event_triggers": "off"}}  # some run at each login, and write
-_PAUSED = "recovery stopping after reaching consistency"
-_OPENS_SECONDS = 30.0
-_MANY_SUBTRANSACTIONS = (
-    "Its log has reached the end of the backup, but it does not open for reading: a transaction "
-    "with more than 64 subtransactions was running when the backup began."
-)
+_OPEN = re.compile(r"database system is ready to accept|recovery has paused")
+_ANSWERS_SECONDS = 30.0  # after it has said so
 
 
 def prepare_scratch(data_directory: Path, bin_directory: Path | None) -> None:
@@ -98,12 +94,15 @@ def scratch_server(
 ) -> Iterator[Connection]:
     """Start a restored base copy by itself and give a superuser's connection to it.
 
-    With `at_backup` it stays, read-only, where the backup ended; without, it replays what was
-    staged and takes writes. It listens on no port, only on a socket in a directory that is ours
-    alone, so that no password is needed and nobody else gets in. It knows nothing of archives,
-    standbys, subscriptions and preloaded libraries; see `prepare_scratch`, which comes first. It
-    is ended, and its socket removed, however the block ends. `user` may be any role that exists
-    in it.
+    With `at_backup` it replays to where the backup ended and no further; without, all that was
+    staged. It listens on no port, only on a socket in a directory that is ours alone, so that no
+    password is needed and nobody else gets in. It knows nothing of archives, standbys,
+    subscriptions and preloaded libraries; see `prepare_scratch`, which comes first. It is ended,
+    and its socket removed, however the block ends. `user` may be any role that exists in it.
+
+    Where the backup ended it stays read-only, so that a later start goes on from there. Only if a
+    transaction with more than 64 subtransactions was running, over which PostgreSQL opens no
+    standby, it has begun a timeline of its own, and can't go on: see `stayed`.
     """
     with tempfile.TemporaryDirectory(prefix=_SOCKETS) as sockets:
         access = Path(sockets) / "pg_hba.conf"
@@ -118,7 +117,8 @@ def scratch_server(
         if at_backup:
             (data_directory / "recovery.signal").touch()
             told |= {"recovery_target": "immediate", "recovery_target_action": "pause"}
-            told |= {"restore_command": "false"}
+            told |= {"restore_command": "false", "hot_standby": "on"}
+        began_at_byte = log_path.stat().st_size if log_path.exists() else 0
         with process.start(
             process.unprivileged(
                 [
@@ -140,13 +140,18 @@ def scratch_server(
             wait_until_ready(
                 server,
                 timeout_seconds=timeout_seconds,
-                why_not=_why_not(daemon, log_path, at_backup=at_backup),
+                why_not=_why_not(daemon, log_path, began_at_byte),
                 read_only=at_backup,
             )
             try:
                 yield replace(server, user=_superuser(server))
             finally:
                 daemon.stop(sig=signal.SIGINT, grace_seconds=_GRACE_SECONDS)
+
+
+def stayed(server: Connection) -> bool:
+    """Whether a server that was started `at_backup` can go on to replay from where it is."""
+    return bool(query(server, "SELECT pg_is_in_recovery()")[0][0])
 
 
 def _program(bin_directory: Path | None, name: str) -> str:
@@ -164,21 +169,20 @@ def _since(data_directory: Path) -> dict[str, str]:
 
 
 def _why_not(
-    daemon: process.Daemon, log_path: Path, *, at_backup: bool
+    daemon: process.Daemon, log_path: Path, began_at_byte: int
 ) -> Callable[[], str | None]:
-    """What to ask while the server is not ready: why it never will be, or None."""
-    paused_at: float | None = None
+    """What to ask while the server does not answer: why it never will, or None."""
+    open_since: float | None = None
 
     def ask() -> str | None:
-        nonlocal paused_at
+        nonlocal open_since
+        log = log_path.read_bytes()[began_at_byte:].decode(errors="replace")
         if not daemon.alive:
-            return _last_words(log_path)
-        if not at_backup:
-            return None
-        if paused_at is None and _PAUSED in log_path.read_text(errors="replace"):
-            paused_at = time.monotonic()
-        if paused_at is not None and time.monotonic() - paused_at > _OPENS_SECONDS:
-            return _MANY_SUBTRANSACTIONS
+            return _last_words(log)
+        if open_since is None and _OPEN.search(log):
+            open_since = time.monotonic()
+        if open_since is not None and time.monotonic() - open_since > _ANSWERS_SECONDS:
+            return f"It says that it is open, and lets nobody in: {_last_words(log)}"
         return None
 
     return ask
@@ -204,8 +208,8 @@ def _as_on_primary(data_directory: Path, bin_directory: Path | None) -> dict[str
     return {name: match[1] for name, match in found.items() if match}
 
 
-def _last_words(log_path: Path) -> str:
-    lines = log_path.read_text(errors="replace").splitlines()
+def _last_words(log: str) -> str:
+    lines = log.splitlines()
     fatal = [line for line in lines if "FATAL" in line or "PANIC" in line]
     return " ".join(fatal[-2:]) or " ".join(lines[-2:])
 

@@ -178,6 +178,45 @@ def identify(server: Connection) -> Identity:
     )
 
 
+@dataclass(frozen=True)
+class Moment:
+    """A position in the WAL, and what some queries gave right before it."""
+
+    lsn: str
+    is_named: bool  # a restore point of that name lies in the WAL
+    rows: tuple[list[tuple[Any, ...]], ...]  # one list for each query
+
+
+def name_moment(
+    server: Connection, name: str, queries: Sequence[str], *, timeout_seconds: float
+) -> Moment:
+    """Run queries in one snapshot, and note the position in the WAL that holds all they saw.
+
+    Where the role may, the position gets a name, to which a recovery can be told to go
+    (PostgreSQL manual, `recovery_target_name`).
+    """
+    doing = f"Naming a moment of {server.database}"
+    try:
+        with _connect(server, timeout_seconds) as connection:
+            with connection.transaction():
+                connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+                rows = tuple(connection.execute(text).fetchall() for text in queries)  # type: ignore[arg-type]
+            [(may_name,)] = connection.execute(
+                "SELECT has_function_privilege('pg_create_restore_point(text)', 'EXECUTE')"
+            ).fetchall()
+            with connection.transaction():
+                # Its commit brings the position to the disk, which else waits for somebody's
+                # write; it must not wait for a receiver, which may be dead.
+                connection.execute("SET LOCAL synchronous_commit = local")
+                function = "pg_create_restore_point(%s)" if may_name else "pg_current_wal_lsn()"
+                words = [name] if may_name else None
+                [(lsn,)] = connection.execute(f"SELECT {function}::text", words).fetchall()  # type: ignore[arg-type]
+                connection.execute("SELECT pg_logical_emit_message(true, 'lifeboat', %s)", [name])
+    except psycopg.Error as error:
+        raise _error_of(error, doing) from error
+    return Moment(lsn=lsn, is_named=may_name, rows=rows)
+
+
 def now(server: Connection) -> datetime:
     """The server's clock, which stamps the commits that a point in time is compared with."""
     return query(server, "SELECT clock_timestamp()")[0][0]

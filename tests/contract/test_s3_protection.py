@@ -22,7 +22,7 @@ from lifeboat.core.protection import (
 )
 from lifeboat.tools import s3
 from lifeboat.tools.s3 import lifecycle, policy
-from tests.unit.test_s3_bucket import bucket_named
+from tests.contract.test_s3_bucket import bucket_named
 
 NAME = "lifeboat-vault"
 WANTED = Wanted(
