@@ -103,7 +103,7 @@ vault:
   local: backups
   restic_program: {restic}
   s3: {{endpoint: "{endpoint}", bucket: {bucket}, prefix: {prefix}}}
-"""
+{sections}"""
 
 
 @dataclass
@@ -119,21 +119,24 @@ class Host:
     def settings(self) -> Settings:
         return load_settings(self.root / "lifeboat.yaml")
 
-    def write_yaml(self, more: str = "", *, endpoint: str | None = None) -> None:
-        """`more` is put into the section `config`."""
+    def write_yaml(
+        self, more: str = "", *, endpoint: str | None = None, sections: str = ""
+    ) -> None:
+        """`more` is put into the section `config`, and `sections` behind all."""
         text = _HOST_YAML.format(
             restic=_RESTIC if _RESTIC.exists() else "restic",
             endpoint=endpoint or self.endpoint,
             bucket=_BUCKET,
             prefix=self.prefix,
             more=more,
+            sections=sections,
         )
         (self.root / "lifeboat.yaml").write_text(text)
 
     def start(self, *words: str, **environment: str) -> subprocess.Popen:
         return subprocess.Popen(
             [sys.executable, "-c", "from lifeboat.cli import main; main()", *words],
-            env={**os.environ, **environment, "LIFEBOAT_CONFIG": str(self.root / "lifeboat.yaml")},
+            env={**os.environ, "LIFEBOAT_CONFIG": str(self.root / "lifeboat.yaml"), **environment},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
