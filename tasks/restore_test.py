@@ -248,8 +248,8 @@ def _wal_bytes(settings: Settings, facts: Facts) -> int:
         item.key.rpartition("/")[2].removesuffix(wal.SEALED)
         for item in places.bucket(settings).list(prefix)
     )
-    segments = log_positions.usable_segments(names, size)
-    return size * sum(segment.number >= first for segment in segments)
+    segments = {log_positions.Segment.parse(name, size) for name in names} - {None}
+    return size * sum(segment.number >= first for segment in segments if segment)
 
 
 @step()
