@@ -95,6 +95,9 @@ def store_snapshot(
         tags[catalogue.SET] = facts.set_id
     if facts.fingerprint:
         tags[catalogue.CONTENT] = facts.fingerprint
+    if tier is Tier.S3:
+        # restic tries a store that does not answer for a minute, which this asks in a moment.
+        bucket(settings).exists(runs_directory(settings).name)
     summary = repository(settings, facts.asset, tier).backup(
         paths,
         tags=tags,
