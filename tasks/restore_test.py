@@ -244,12 +244,15 @@ def _wal_bytes(settings: Settings, facts: Facts) -> int:
     size = facts.database.wal_segment_bytes
     first = log_positions.parse_lsn(facts.database.start_lsn) // size
     prefix = f"database/wal/{facts.database.system_identifier}/"
-    names = (
+    names = [
         item.key.rpartition("/")[2].removesuffix(wal.SEALED)
         for item in places.bucket(settings).list(prefix)
-    )
-    segments = {log_positions.Segment.parse(name, size) for name in names} - {None}
-    return size * sum(segment.number >= first for segment in segments if segment)
+    ]
+    segments = {
+        *log_positions.whole_segments(names, size),
+        *log_positions.partial_segments(names, size),
+    }
+    return size * sum(segment.number >= first for segment in segments)
 
 
 @step()

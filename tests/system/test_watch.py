@@ -132,7 +132,7 @@ def watched(staging_site: Site, tmp_path_factory: pytest.TempPathFactory) -> Ite
     """A platform with a backup of everything, all of it tested by a restore."""
     yaml = staging_site.settings_path
     text = yaml.read_text().replace("keep: {wal_seconds: 10, files_seconds: 30}", f"keep: {SLOW}")
-    yaml.write_text(text.replace("region: us-east-1}", f"region: us-east-1, prefix: {PREFIX}}}"))
+    yaml.write_text(text.replace("region: us-east-1", f"region: us-east-1\n    prefix: {PREFIX}"))
     staging_site.stack.start(["wal-receiver"])
     with pytest.MonkeyPatch.context() as patch:
         for name, value in staging_site.environment().items():
