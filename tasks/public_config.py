@@ -34,8 +34,6 @@ from tasks.record import current_run
 
 log = logging.getLogger("lifeboat")
 
-_ATTEMPTS = 2  # somebody else may push between our fetch and our push
-
 
 @step()
 def publish(settings: Settings, *, point: str) -> Change:
@@ -90,29 +88,37 @@ def _mirror(settings: Settings) -> Mirror:
 
 def _bring_up_to_date(mirror: Mirror, files: Mapping[str, PublishedFile], point: str) -> Change:
     mirror.prepare()
-    done = _commit(mirror, files, point)
-    if mirror.is_pushed() and not done:
+    if mirror.is_pushed() and not _difference(mirror, files):
         return Change()
     current_run().did_something_noteworthy()
-    for attempt in range(1, _ATTEMPTS + 1):
-        try:
-            mirror.fetch()
-            # Where others have added to the branch, ours is made once more on top of theirs.
-            done = _commit(mirror, files, point) or done
-            mirror.push()
-            break
-        except CommandFailed as error:
-            if isinstance(error, TransientCommandFailed) or attempt == _ATTEMPTS:
-                raise
+    try:
+        mirror.fetch()
+    except CommandFailed:
+        _commit(mirror, files, point)  # it waits here
+        raise
+    done = _commit(mirror, files, point)
+    try:
+        mirror.push()
+    except TransientCommandFailed:
+        raise
+    except CommandFailed:
+        # Somebody else may have pushed in between: ours is made once more on top of theirs.
+        mirror.fetch()
+        done = _commit(mirror, files, point)
+        mirror.push()
     what = done.summary() or "what had waited"
     current_run().fact(configuration_published=what)
     log.info("Published to branch %s: %s", mirror.branch, what)
     return done
 
 
-def _commit(mirror: Mirror, files: Mapping[str, PublishedFile], point: str) -> Change:
+def _difference(mirror: Mirror, files: Mapping[str, PublishedFile]) -> Change:
     wanted = {name: file.identity for name, file in files.items()}
-    change = published.compare(mirror.identities(), wanted, ours=mirror.ours())
+    return published.compare(mirror.identities(), wanted, ours=mirror.ours())
+
+
+def _commit(mirror: Mirror, files: Mapping[str, PublishedFile], point: str) -> Change:
+    change = _difference(mirror, files)
     if change:
         mirror.commit(
             change.message(host=socket.gethostname(), point=point),
