@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from lifeboat.settings import Settings, load_settings
+from lifeboat.tools.s3 import Bucket
 from staging import processes
 from staging.ports import choose_ports
 from staging.s3 import S3Server
@@ -82,6 +83,71 @@ def reset_server(site: Site, untouched: Path) -> None:
     processes.free_shared_memory(site.database_directory)
     shutil.rmtree(site.server, ignore_errors=True)
     shutil.copytree(untouched, site.server, symlinks=True)
+
+
+# --- an S3 store without a platform -----------------------------------------------------------
+
+S3_SECRETS = {"AWS_ACCESS_KEY_ID": "test-access", "AWS_SECRET_ACCESS_KEY": "test-secret-key"}
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A running SeaweedFS. Mark the module with `pytest.mark.xdist_group("s3")`."""
+    server = S3Server(tmp_path_factory.mktemp("s3"), choose_ports(), *S3_SECRETS.values())
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def bucket(s3_server: S3Server) -> Bucket:
+    """A bucket of its own for each test."""
+    name = f"vault-{secrets.token_hex(4)}"
+    s3_server.create_bucket(name)
+    access_key, secret_key = S3_SECRETS.values()
+    return Bucket(
+        endpoint=s3_server.endpoint,
+        name=name,
+        region="us-east-1",
+        access_key=access_key,
+        secret_key=secret_key,
+        prefix="platform",
+    )
+
+
+@pytest.fixture
+def bucket_settings(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """A host whose vault is that bucket, and whose secrets are in the environment."""
+    for name, value in {**S3_SECRETS, "LIFEBOAT_VAULT_PASSWORD": "test-password"}.items():
+        monkeypatch.setenv(name, value)
+    yaml = tmp_path / "lifeboat.yaml"
+    yaml.write_text(host_yaml(bucket.endpoint or "", bucket.name))
+    monkeypatch.setenv("LIFEBOAT_CONFIG", str(yaml))
+    return load_settings(yaml)
+
+
+def host_yaml(endpoint: str, bucket: str) -> str:
+    """lifeboat.yaml of a host with files, models and nothing that runs."""
+    return f"""\
+platform: cad-test
+environment: staging
+stack: {{kind: process, supervisor_config: supervisord.conf, critical_services: [postgres]}}
+database: {{service: postgres, name: cad, data_directory: data/postgres, bin_directory: /usr}}
+files: {{directories: {{drawings: data/files}}}}
+models: {{directories: {{models: data/models}}}}
+config: {{paths: [lifeboat.yaml]}}
+vault:
+  local: backups
+  s3:
+    endpoint: "{endpoint}"
+    bucket: {bucket}
+    prefix: platform
+    without:
+      public-access-block: "SeaweedFS has none"
+      tls-only: "loopback"
+"""
 
 
 # --- a host with configuration, models and a vault, and no platform on it ---------------------
@@ -155,15 +221,9 @@ class Host:
 
 
 @pytest.fixture(scope="session")
-def _hosts_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    directory = tmp_path_factory.mktemp("s3")
-    server = S3Server(directory, choose_ports(), "test-access", "test-secret-key")
-    server.start()
-    try:
-        server.create_bucket(_BUCKET)
-        yield server
-    finally:
-        server.stop()
+def _hosts_s3(s3_server: S3Server) -> S3Server:
+    s3_server.create_bucket(_BUCKET)
+    return s3_server
 
 
 @pytest.fixture(scope="session")
@@ -187,9 +247,8 @@ def _first_host(_hosts_s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def _give_secrets(patch: pytest.MonkeyPatch, canary: str) -> None:
-    patch.setenv("LIFEBOAT_VAULT_PASSWORD", "vault-" + canary)
-    patch.setenv("AWS_ACCESS_KEY_ID", "test-access")
-    patch.setenv("AWS_SECRET_ACCESS_KEY", "test-secret-key")
+    for name, value in {**S3_SECRETS, "LIFEBOAT_VAULT_PASSWORD": "vault-" + canary}.items():
+        patch.setenv(name, value)
 
 
 @pytest.fixture
