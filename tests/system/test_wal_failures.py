@@ -28,7 +28,7 @@ from tests.system.test_recoveries import Shell
 
 pytestmark = [
     pytest.mark.system,
-    pytest.mark.xdist_group("staging"),
+    pytest.mark.xdist_group("staging-vault"),
     pytest.mark.timeout(600),
 ]
 
