@@ -55,8 +55,9 @@ def _staging_site_and_copy(tmp_path_factory):
 def staging_site(_staging_site_and_copy) -> Site:
     """A running staging platform, as it was made, whatever an earlier module did to it.
 
-    It is shared: mark the module with `pytest.mark.xdist_group("staging")`. S3 keeps what an
-    earlier module put there; take a bucket or prefix of your own.
+    It is shared: mark the module with `pytest.mark.xdist_group("staging")`, or "staging-vault" if
+    it is about the vault; these two run side by side. S3 keeps what an earlier module put there;
+    take a bucket or prefix of your own.
     """
     site, untouched = _staging_site_and_copy
     reset_server(site, untouched)
