@@ -17,6 +17,7 @@ log = logging.getLogger("lifeboat")
 
 _LOOK_SECONDS = 1.0
 _FIRST_SET_SECONDS = 3600.0
+_AFTER_BUSY_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -88,15 +89,17 @@ def _repeat(settings: Settings, name: str, job: Job) -> None:
     except RecoveryError as error:
         log.warning("Looking when %s is due: %s It is done now.", name, error)
     while True:
-        began = time.monotonic()
+        began, every_seconds = time.monotonic(), job.every_seconds
         try:
             locks.stand_aside(settings, doing=f"Keeping {name}")
             backup.refuse_unproven(settings, doing=f"Keeping {name}")
             job.act()
         except LockBusy as error:
             log.info("%s", error)
+            # Another one is at work, which is no reason to miss a day.
+            every_seconds = min(every_seconds, _AFTER_BUSY_SECONDS)
         except PreconditionError as error:
             log.error("%s", error)
         except RecoveryError as error:
             log.warning("%s", error)
-        time.sleep(max(_LOOK_SECONDS, job.every_seconds - (time.monotonic() - began)))
+        time.sleep(max(_LOOK_SECONDS, every_seconds - (time.monotonic() - began)))

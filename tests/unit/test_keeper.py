@@ -52,7 +52,10 @@ def test_what_fails_is_told_and_tried_again(monkeypatch, caplog, error) -> None:
 
     monkeypatch.setattr(locks, "stand_aside", lambda settings, doing: None)
     monkeypatch.setattr(backup, "refuse_unproven", lambda settings, doing: None)
-    monkeypatch.setattr(keeper.time, "sleep", lambda seconds: None)
+    waits: list[float] = []
+    monkeypatch.setattr(keeper.time, "sleep", waits.append)
     with caplog.at_level("INFO", logger="lifeboat"), pytest.raises(Stop):
-        keeper._repeat(None, "files", keeper.Job(1.0, act))
+        keeper._repeat(None, "files", keeper.Job(86400.0, act))
     assert str(error) in caplog.text
+    soon = 60 if isinstance(error, LockBusy) else 86400
+    assert waits == [0, pytest.approx(soon, abs=1), pytest.approx(86400, abs=1)]
