@@ -116,7 +116,12 @@ def _repeat(settings: Settings, name: str, job: Job) -> None:
     failures = 0
     while True:
         began = time.monotonic()
-        failures = 0 if _done(settings, name, job) else failures + 1
+        try:
+            failures = 0 if _done(settings, name, job) else failures + 1
+        except LockBusy as error:
+            # Another run is at work, which is no fault, and no reason to miss a day.
+            log.info("%s", error)
+            failures = 1
         pause = job.every_seconds
         if failures:
             pause = min(pause, _AGAIN_SECONDS * 2 ** min(failures - 1, 10))
@@ -131,8 +136,8 @@ def _done(settings: Settings, name: str, job: Job) -> bool:
             locks.stand_aside(settings, doing=f"Keeping {name}")
             backup.refuse_unproven(settings, doing=f"Keeping {name}")
         job.act()
-    except LockBusy as error:
-        log.info("%s", error)
+    except LockBusy:
+        raise
     except PreconditionError as error:
         log.error("%s", error)
     except RecoveryError as error:

@@ -283,6 +283,9 @@ def _base_copy(path: Path, journal: Journal, told: Callable[..., _Found]) -> _Fo
         filesystem.bring(path, place / "base")
         return f"put back as the hot copy {place.name}"
 
+    if (place / "base").is_dir():
+        # It was copied, from another file system.
+        return told(would="would be removed: the hot copy is in its place", clean=_removal(path))
     if not place.is_dir():
         newer = any(other.name > place.name for other in place.parent.glob("database-*Z"))
         if newer:

@@ -18,6 +18,7 @@ from lifeboat.core import published
 from lifeboat.core.errors import (
     CommandFailed,
     PermanentError,
+    RecoveryError,
     TransientCommandFailed,
     TransientError,
     VerificationFailed,
@@ -33,8 +34,6 @@ from tasks.record import current_run
 
 log = logging.getLogger("lifeboat")
 
-_ATTEMPTS = 2  # somebody else may push between our fetch and our push
-
 
 @step()
 def publish(settings: Settings, *, point: str) -> Change:
@@ -48,15 +47,31 @@ def publish(settings: Settings, *, point: str) -> Change:
     """
     if settings.config.public is None:
         return Change()
+    try:
+        return _publish(settings, point)
+    except VerificationFailed:
+        raise
+    except (RecoveryError, OSError) as error:
+        # Whatever it is, it came after the backup: no refusal, and nothing to do twice.
+        kind = TransientError if isinstance(error, TransientError) else PermanentError
+        told = error if isinstance(error, RecoveryError) else RecoveryError(f"{error}.")
+        raise kind(
+            f"Publishing the configuration: {told.message}",
+            hint=f"{told.hint} The backup itself is in the vault ({point}); the next run publishes "
+            "what this one could not.".strip(),
+        ) from error
+
+
+def _publish(settings: Settings, point: str) -> Change:
     files = dict(_read(settings))
     _refuse_secrets(settings, files, point)
     mirror = _mirror(settings)
     try:
-        return _publish(mirror, files, point)
+        return _bring_up_to_date(mirror, files, point)
     except MirrorDamaged as error:
         log.warning("The copy of the git repository is made anew: %s", error)
         shutil.rmtree(mirror.directory, ignore_errors=True)
-        return _publish(mirror, files, point)
+        return _bring_up_to_date(mirror, files, point)
 
 
 def _mirror(settings: Settings) -> Mirror:
@@ -71,35 +86,39 @@ def _mirror(settings: Settings) -> Mirror:
     )
 
 
-def _publish(mirror: Mirror, files: Mapping[str, PublishedFile], point: str) -> Change:
+def _bring_up_to_date(mirror: Mirror, files: Mapping[str, PublishedFile], point: str) -> Change:
     mirror.prepare()
-    done = _commit(mirror, files, point)
-    if mirror.is_pushed() and not done:
+    if mirror.is_pushed() and not _difference(mirror, files):
         return Change()
     current_run().did_something_noteworthy()
-    for attempt in range(1, _ATTEMPTS + 1):
-        try:
-            mirror.fetch()
-            # Where others have added to the branch, ours is made once more on top of theirs.
-            done = _commit(mirror, files, point) or done
-            mirror.push()
-            break
-        except CommandFailed as error:
-            passing = isinstance(error, TransientCommandFailed)
-            if passing or attempt == _ATTEMPTS:
-                raise (TransientError if passing else PermanentError)(
-                    f"Publishing the configuration: {error.message}",
-                    hint=f"{error.hint} The backup itself is in the vault ({point}); the next run "
-                    "publishes what this one could not.",
-                ) from error
-    current_run().fact(configuration_published=done.summary() or "what had waited")
-    log.info("Published to %s: %s", mirror.branch, done.summary() or "what had waited")
+    try:
+        mirror.fetch()
+    except CommandFailed:
+        _commit(mirror, files, point)  # it waits here
+        raise
+    done = _commit(mirror, files, point)
+    try:
+        mirror.push()
+    except TransientCommandFailed:
+        raise
+    except CommandFailed:
+        # Somebody else may have pushed in between: ours is made once more on top of theirs.
+        mirror.fetch()
+        done = _commit(mirror, files, point)
+        mirror.push()
+    what = done.summary() or "what had waited"
+    current_run().fact(configuration_published=what)
+    log.info("Published to branch %s: %s", mirror.branch, what)
     return done
 
 
-def _commit(mirror: Mirror, files: Mapping[str, PublishedFile], point: str) -> Change:
+def _difference(mirror: Mirror, files: Mapping[str, PublishedFile]) -> Change:
     wanted = {name: file.identity for name, file in files.items()}
-    change = published.compare(mirror.identities(), wanted, ours=mirror.ours())
+    return published.compare(mirror.identities(), wanted, ours=mirror.ours())
+
+
+def _commit(mirror: Mirror, files: Mapping[str, PublishedFile], point: str) -> Change:
+    change = _difference(mirror, files)
     if change:
         mirror.commit(
             change.message(host=socket.gethostname(), point=point),
@@ -127,12 +146,11 @@ def _read(settings: Settings) -> Iterator[tuple[str, PublishedFile]]:
                 continue
             except OSError as error:
                 raise PermanentError(
-                    f"Publishing the configuration: {path} can't be read ({error.strerror}).",
-                    hint="Look at its owner and mode. The backup itself is in the vault.",
+                    f"{path} can't be read ({error.strerror}).", hint="Look at its owner and mode."
                 ) from error
             if seen.setdefault(name, path) != path:
                 raise PermanentError(
-                    f"Publishing the configuration: {path} and {seen[name]} would both be {name}.",
+                    f"{path} and {seen[name]} would both be {name}.",
                     hint="Leave one of them out of config.public.paths.",
                 )
             yield name, file

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 
 from pydantic import BaseModel, ConfigDict
@@ -21,8 +21,6 @@ from tasks.record import current_run
 from tasks.wal import SEALED
 
 log = logging.getLogger("lifeboat")
-
-SEGMENT_BYTES = 16 << 20
 
 
 class Pruning(BaseModel):
@@ -81,36 +79,74 @@ def decide(settings: Settings) -> tuple[Pruning, ...]:
     )
 
 
-def _starts(settings: Settings, points: Iterable[RecoveryPoint], tier: Tier) -> Iterable[str]:
-    return catalogue.wal_starts(settings, points, tier).values()
-
-
 def _wal_to_remove(
     settings: Settings, decisions: Mapping[Tier, Iterable[Decision]]
 ) -> dict[Tier, tuple[str, ...]]:
-    starts = {
-        tier: set(_starts(settings, (d.point for d in decided if d.keep), tier))
-        for tier, decided in decisions.items()
-    }
+    kept = {tier: [d.point for d in decided if d.keep] for tier, decided in decisions.items()}
     hot = catalogue.list_points(settings, assets=(Asset.DATABASE,), tiers=(Tier.HOT,))
-    starts[Tier.LOCAL] |= set(_starts(settings, hot, Tier.HOT))
-    remote = {
-        item.key.rpartition("/")[2].removesuffix(SEALED): item.key
-        for item in places.bucket(settings).list("database/wal/")
+    segment_bytes = _segment_bytes(settings, kept | {Tier.HOT: hot})
+    if segment_bytes is None:
+        return dict.fromkeys(kept, ())
+    starts = {
+        tier: set(catalogue.wal_starts(settings, points, tier).values())
+        for tier, points in kept.items()
     }
+    starts[Tier.LOCAL] |= set(catalogue.wal_starts(settings, hot, Tier.HOT).values())
+    here, there = _wal_by_cluster(settings)
+    found: dict[Tier, list[str]] = {tier: [] for tier in kept}
+    for cluster in {*here, *there}:
+        local, remote = here.get(cluster, {}), there.get(cluster, {})
+        gone_here = retention.local_wal_to_remove(
+            local,
+            in_s3=remote,
+            kept_here=starts[Tier.LOCAL],
+            kept_in_s3=starts[Tier.S3],
+            segment_bytes=segment_bytes,
+        )
+        gone_there = retention.wal_to_remove(
+            remote, kept_start_lsns=starts[Tier.S3], segment_bytes=segment_bytes
+        )
+        found[Tier.LOCAL] += [path for name in gone_here for path in local[name]]
+        found[Tier.S3] += [key for name in gone_there for key in remote[name]]
+    return {tier: tuple(sorted(names)) for tier, names in found.items()}
+
+
+def _segment_bytes(settings: Settings, kept: Mapping[Tier, Sequence[RecoveryPoint]]) -> int | None:
+    """How long the database's WAL segments are, as the newest and the oldest base copies say.
+
+    None if that changed between them, or if there is none: then no name tells what is needed.
+    """
+    told = {
+        facts.wal_segment_bytes
+        for tier, points in kept.items()
+        for point in {p.id: p for p in (*points[:1], *points[-1:])}.values()
+        if (facts := catalogue.read_facts(settings, point, tier).database)
+    }
+    if len(told) > 1:
+        log.warning("No WAL is removed: the segments' length changed between the base copies.")
+    return told.pop() if len(told) == 1 else None
+
+
+def _wal_by_cluster(
+    settings: Settings,
+) -> tuple[dict[str, dict[str, list[str]]], dict[str, dict[str, list[str]]]]:
+    """What there is here and in S3: by system identifier and plain name, each where it lies.
+
+    Two clusters give their segments the same names, and a receiver that began anew has written
+    some a second time.
+    """
+    here: dict[str, dict[str, list[str]]] = {}
     root = places.wal_directory(settings)
-    local = {path.name: str(path.relative_to(root)) for path in root.glob("*/*/*")}
-    unneeded = functools.partial(retention.wal_to_remove, segment_bytes=SEGMENT_BYTES)
-    not_in_s3_either = set(unneeded(local, kept_start_lsns=starts[Tier.S3]))
-    return {
-        # What the bucket has not got yet may be all that a base there lacks.
-        Tier.LOCAL: tuple(
-            local[name]
-            for name in unneeded(local, kept_start_lsns=starts[Tier.LOCAL])
-            if name in remote or name in not_in_s3_either
-        ),
-        Tier.S3: tuple(remote[name] for name in unneeded(remote, kept_start_lsns=starts[Tier.S3])),
-    }
+    for path in root.glob("*/*/*"):
+        cluster = path.parent.parent.name
+        where = here.setdefault(cluster, {}).setdefault(path.name, [])
+        where.append(str(path.relative_to(root)))
+    there: dict[str, dict[str, list[str]]] = {}
+    for item in places.bucket(settings).list("database/wal/"):
+        _, _, cluster, *_, name = item.key.split("/")
+        where = there.setdefault(cluster, {}).setdefault(name.removesuffix(SEALED), [])
+        where.append(item.key)
+    return here, there
 
 
 def remove(settings: Settings, prunings: Iterable[Pruning]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -95,6 +95,9 @@ def store_snapshot(
         tags[catalogue.SET] = facts.set_id
     if facts.fingerprint:
         tags[catalogue.CONTENT] = facts.fingerprint
+    if tier is Tier.S3:
+        # restic tries a store that does not answer for a minute, which this asks in a moment.
+        bucket(settings).exists(runs_directory(settings).name)
     summary = repository(settings, facts.asset, tier).backup(
         paths,
         tags=tags,
@@ -201,10 +204,10 @@ def wal_recipient(settings: Settings) -> str:
     return _recipient_path(settings).read_text().strip()
 
 
-def wal_identity(settings: Settings) -> str:
-    """The key that opens the WAL objects, from S3 or else from the local vault."""
+def wal_identity(settings: Settings, *, tiers: Iterable[Tier] = (Tier.S3, Tier.LOCAL)) -> str:
+    """The key that opens the WAL objects, from the first tier that has it."""
     reasons = []
-    for tier in (Tier.S3, Tier.LOCAL):
+    for tier in tiers:
         try:
             identity = _read_wal_key(repository(settings, Asset.DATABASE, tier))
         except RecoveryError as error:

@@ -29,9 +29,9 @@ from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict
 
-from lifeboat.core.errors import RecoveryError, TransientError
+from lifeboat.core.errors import PreconditionError, RecoveryError, TransientError
 from lifeboat.core.points import Tier
-from lifeboat.core.wal import PARTIAL, Segment, history_timeline
+from lifeboat.core.wal import PARTIAL, Segment, history_timeline, is_segment_name
 from lifeboat.settings import Settings
 from lifeboat.tools import filesystem, seal
 from tasks import catalogue, places, vault, wal_continuity
@@ -106,6 +106,7 @@ class Shipper:
 
     def _ship(self) -> Shipment:
         self._there.learn()
+        self._refuse_another_future()
         files = wal_continuity.local_files(self.settings)
         waiting = self._waiting(files)
         names: list[str] = []
@@ -115,6 +116,27 @@ class Shipper:
         with suppress(OSError):
             self._there.remember(file.key for file in files if not file.is_partial)
         return Shipment(segments=tuple(names), partial=next(iter(partials), None))
+
+    def _refuse_another_future(self) -> None:
+        """Raise PreconditionError if the bucket is ahead of the database on its own timeline.
+
+        Then the database was set back without beginning a new timeline, as by a snapshot of the
+        whole machine, and what it writes now has the names of what it wrote before.
+        """
+        for look_again in (False, True):
+            at = self._witness.where_now() if look_again else self._witness.running
+            if at is None:
+                return
+            newest = self._there.newest_on(at.position.system_identifier, at.segment[:8])
+            if newest <= at.segment:
+                return
+        raise PreconditionError(
+            f"Shipping WAL: S3 has segment {newest}, but the database is only in {at.segment}. It "
+            "was set back without a new timeline, as by a snapshot of the machine.",
+            hint="Nothing is shipped. Keep what S3 has: move database/wal/"
+            f"{at.position.system_identifier}/ of the bucket, and of the local vault, aside; then "
+            "restart the WAL receiver and run `lifeboat backup database`.",
+        )
 
     def _ship_closed(self, files: list[WalFile]) -> list[str]:
         """Ship some, make sure of them, and say at once what is held by them: a backlog is long."""
@@ -218,9 +240,11 @@ class Shipper:
     def _look_for_gaps(self) -> None:
         """Cheap: the local log by its names, and the bucket's when all of them were just listed."""
         try:
-            wal_continuity.notice(self.settings, Tier.LOCAL, self._witness.running)
+            running = self._witness.running
+            system = running.position.system_identifier if running else ""
+            wal_continuity.notice(self.settings, Tier.LOCAL, system)
             if self._there.was_listed:
-                wal_continuity.notice(self.settings, Tier.S3, self._witness.running)
+                wal_continuity.notice(self.settings, Tier.S3, system)
         except RecoveryError as error:
             log.warning("Looking for gaps in the log: %s", error)
 
@@ -273,6 +297,12 @@ class _InBucket:
             cluster = _cluster(key)
             found[cluster] = max(key, found.get(cluster, ""))
         return found
+
+    def newest_on(self, system_identifier: str, timeline: str) -> str:
+        """Name of the newest segment of a timeline; empty: there is none, as far as is known."""
+        prefix = f"{places.WAL_PREFIX}{system_identifier}/{timeline}/"
+        names = (key.removeprefix(prefix)[:24] for key in self._keys if key.startswith(prefix))
+        return max((name for name in names if is_segment_name(name)), default="")
 
     def add(self, key: str) -> None:
         self._keys.add(key)

@@ -16,7 +16,7 @@ from lifeboat.core.continuity import BaseCopy, Continuity
 from lifeboat.core.errors import PermanentError, RecoveryError
 from lifeboat.core.marks import Gap, Kind
 from lifeboat.core.points import Tier
-from lifeboat.core.wal import Position, Switch, history_timeline
+from lifeboat.core.wal import Switch, history_timeline
 from lifeboat.settings import Settings
 from lifeboat.tools import filesystem, seal
 from tasks import catalogue, clock, marks, places, vault
@@ -56,11 +56,11 @@ def _judge(settings: Settings, tier: Tier, bases: Sequence[BaseCopy]) -> Continu
 # --- gaps -----------------------------------------------------------------------------------
 
 
-def notice(settings: Settings, tier: Tier, running: Position | None = None) -> Continuity:
+def notice(settings: Settings, tier: Tier, running: str = "") -> Continuity:
     """Look, write down what is new of gaps and what has gone of them, and say what was seen.
 
-    `running` is where the database is, where that is known: it may be another cluster than the one
-    that the base copies are of.
+    `running` is the system identifier of the database, where that is known: it may be another
+    cluster than the one that the base copies are of.
     """
     found = look(settings, tier)
     now = {_name_of(gap): gap for gap in _gaps_in(found, tier, running)}
@@ -92,7 +92,7 @@ def _name_of(gap: Gap) -> str:
     return f"{gap.tier}-{gap.missing or 'other-history'}"
 
 
-def _gaps_in(found: Continuity, tier: Tier, running: Position | None) -> Iterator[Gap]:
+def _gaps_in(found: Continuity, tier: Tier, running: str) -> Iterator[Gap]:
     newest = found.newest_base
     if newest is None:
         return
@@ -108,10 +108,10 @@ def _gaps_in(found: Continuity, tier: Tier, running: Position | None) -> Iterato
             earliest=found.earliest,
         )
 
-    if running and running.system_identifier != found.system_identifier:
+    if running and running != found.system_identifier:
         yield gap(
-            f"the database is another cluster ({running.system_identifier}) than the one of the "
-            f"newest base copy, {newest.base.point}. {_MOVED_TO_NEXT}",
+            f"the database is another cluster ({running}) than the one of the newest base copy, "
+            f"{newest.base.point}. {_MOVED_TO_NEXT}",
             base_is_behind=True,
         )
     elif not newest.leads_to_newest:

@@ -102,14 +102,24 @@ class _Sources:
 class _Download:
     """Fetches and unseals objects of the bucket into a scratch directory, once each."""
 
-    def __init__(self, settings: Settings, remote: Mapping[str, s3.Object], scratch: Path) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        remote: Mapping[str, s3.Object],
+        scratch: Path,
+        *,
+        key_from: tuple[Tier, ...],
+    ) -> None:
         self._settings, self._remote, self._scratch = settings, remote, scratch
+        self._key_from = key_from
         self._identity: str | None = None
 
     def fetch(self, names: list[str]) -> dict[str, Path]:
         if not names:
             return {}
-        identity = self._identity = self._identity or vault.wal_identity(self._settings)
+        identity = self._identity = self._identity or vault.wal_identity(
+            self._settings, tiers=self._key_from
+        )
         store = places.bucket(self._settings)
 
         def one(name: str) -> tuple[str, Path]:
@@ -155,7 +165,8 @@ def collect(
     scratch = base.with_name(f"{base.name}.wal")
     scratch.mkdir(parents=True, exist_ok=True)
     try:
-        download = _Download(settings, sources.remote, scratch)
+        tiers = (Tier.S3,) if bucket_alone else (Tier.S3, Tier.LOCAL)
+        download = _Download(settings, sources.remote, scratch, key_from=tiers)
         return _collect(settings, told, to_time, sources, download, scratch)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)

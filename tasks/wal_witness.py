@@ -61,9 +61,16 @@ class Witness:
         self._why = ""
 
     @property
-    def running(self) -> Position | None:
+    def running(self) -> postgres.Flushed | None:
         """Where the database was when it was asked last; None: it did not answer."""
-        return self._samples[-1].flushed.position if self._samples and not self._why else None
+        return self._samples[-1].flushed if self._samples and not self._why else None
+
+    def where_now(self) -> postgres.Flushed | None:
+        """Where the database is; None: it does not answer."""
+        try:
+            return postgres.flushed_to(connection(self._settings))
+        except RecoveryError:
+            return None
 
     def look(self) -> None:
         """Take a sample, and wait a moment until the receiver has got that far."""

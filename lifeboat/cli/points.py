@@ -56,17 +56,15 @@ def _print_points(found: tuple[RecoveryPoint, ...]) -> None:
     from rich.table import Table
 
     now = datetime.now(timezone.utc)
-    table = Table("asset", "point", "age", "MB", "tiers", "verified", "trusted", "set")
+    table = Table("point", "age", "MB", "tiers", "state", "set")
     for point in found:
-        verified = age_in_words(now - point.verified_at) + " ago" if point.verified_at else "never"
+        state = f"verified {age_in_words(now - point.verified_at)} ago" if point.verified_at else ""
         table.add_row(
-            str(point.asset),
             point.id,
             age_in_words(now - point.taken_at),
             f"{point.bytes / 1e6:.1f}",
             " ".join(point.tiers),
-            verified,
-            "[red]suspicious[/]" if point.suspicion else "yes",
+            "[red]suspicious[/]" if point.suspicion else state or "never verified",
             point.set_id,
         )
     console = Console()

@@ -116,9 +116,16 @@ class BucketPlan(RecoveryPlan):
     hours: tuple[Hour, ...]
 
     def in_words(self) -> str:
-        lines = [super().in_words(), "  Objects that were destroyed, by hour:"]
-        shown = self.hours[-_HOURS_SHOWN:]
-        if len(shown) < len(self.hours):
-            lines.append(f"    ... {len(self.hours) - len(shown)} hours before these")
-        lines += [f"    {hour.in_words()}" for hour in shown]
-        return "\n".join(lines)
+        return f"{super().in_words()}\n{hours_in_words(self.hours)}"
+
+
+def hours_in_words(hours: Iterable[Hour]) -> str:
+    """The newest hours in which something was destroyed, a line for each."""
+    hours = tuple(hours)
+    if not hours:
+        return "  Nothing is known to be destroyed."
+    lines = ["  What is destroyed, by the hour in which it was:"]
+    shown = hours[-_HOURS_SHOWN:]
+    if len(shown) < len(hours):
+        lines.append(f"    ... and in {len(hours) - len(shown)} hours before these")
+    return "\n".join([*lines, *(f"    {hour.in_words()}" for hour in shown)])

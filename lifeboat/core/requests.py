@@ -18,6 +18,12 @@ Source = Literal["cheapest", "local", "s3"]
 Approval = Literal["ask", "preapproved"]
 
 
+def _moment(text: str) -> datetime:
+    """A moment as an operator types it; without a zone it is UTC."""
+    moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+
+
 class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -61,15 +67,12 @@ class RecoverDatabase(_Recovery):
     @classmethod
     def _is_a_time(cls, value: str) -> str:
         if value:
-            datetime.fromisoformat(value.replace("Z", "+00:00"))
+            _moment(value)
         return value
 
     @property
     def target_time(self) -> datetime | None:
-        if not self.to_time:
-            return None
-        moment = datetime.fromisoformat(self.to_time.replace("Z", "+00:00"))
-        return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+        return _moment(self.to_time) if self.to_time else None
 
 
 class _RecoverDirectories(_Recovery):
@@ -129,6 +132,52 @@ class RecoverServer(BaseModel):
     approval: Approval = Field(
         default="ask", description="Ask a person to type the platform's name, or go on without."
     )
+
+
+class RecoverBucket(_Request):
+    """The bucket's objects were deleted or overwritten; their old versions remain.
+
+    With the bucket's coordinates it needs no lifeboat.yaml, and no password of the vault either.
+    """
+
+    bucket: str = Field(
+        default="", description="Name of the bucket; empty means the one of lifeboat.yaml."
+    )
+    endpoint: str = Field(
+        default="", description="URL of the S3 service; empty means Amazon's own."
+    )
+    region: str = Field(default="us-east-1", description="The bucket's region.")
+    prefix: str = Field(default="", description="The vault's place inside the bucket.")
+    as_of: str = Field(
+        default="",
+        pattern=TIME_PATTERN,
+        description="The last moment before the attack, e.g. 2026-01-31T03:09:59Z (no zone means "
+        "UTC); empty means the one that the versions themselves tell.",
+    )
+    hide_newer: bool = Field(
+        default=False,
+        description="Also hide restic's objects that came after that moment, where a repository "
+        "was made anew in the place of the one that was destroyed.",
+    )
+    dry_run: bool = Field(
+        default=False, description="Make and show the plan, touch nothing, end as DryRun."
+    )
+    approval: Approval = Field(
+        default="ask",
+        description="Ask a person to type the name of the platform (without lifeboat.yaml: of the "
+        "bucket), or go on without.",
+    )
+
+    @field_validator("as_of")
+    @classmethod
+    def _is_a_time(cls, value: str) -> str:
+        if value:
+            _moment(value)
+        return value
+
+    @property
+    def moment(self) -> datetime | None:
+        return _moment(self.as_of) if self.as_of else None
 
 
 class Backup(_Request):
@@ -239,6 +288,7 @@ __all__ = [
     "Backup",
     "Drill",
     "Prune",
+    "RecoverBucket",
     "RecoverDatabase",
     "RecoverFiles",
     "RecoverModels",

@@ -87,3 +87,20 @@ def wal_to_remove(
         if segment is not None and segment.number < oldest:
             found.append(name)
     return tuple(found)
+
+
+def local_wal_to_remove(
+    names: Collection[str],
+    *,
+    in_s3: Collection[str],
+    kept_here: Iterable[str],
+    kept_in_s3: Iterable[str],
+    segment_bytes: int,
+) -> tuple[str, ...]:
+    """Like `wal_to_remove`, for this host: what S3 has not got yet stays if a base there needs it.
+
+    `kept_here` and `kept_in_s3` are where the WAL of each kept base begins.
+    """
+    unneeded = wal_to_remove(names, kept_start_lsns=kept_here, segment_bytes=segment_bytes)
+    nowhere = set(wal_to_remove(names, kept_start_lsns=kept_in_s3, segment_bytes=segment_bytes))
+    return tuple(name for name in unneeded if name in in_s3 or name in nowhere)

@@ -70,6 +70,11 @@ def form_of(key: str) -> Form:
     return next((form for pattern, form in _FORMS if pattern.match(key)), Form.UNKNOWN)
 
 
+def repository_of(key: str) -> str:
+    """Given the key of one of restic's objects, give where its repository lies."""
+    return re.split(r"/(?:config$|(?:keys|index|snapshots|data)/)", key, maxsplit=1)[0]
+
+
 class Fate(StrEnum):
     """What becomes of an object."""
 

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo
 
+from lifeboat.core.card import CardSettings
 from lifeboat.core.checklist import PLACEHOLDER, Checks
 from lifeboat.core.errors import SettingsError
 from lifeboat.core.protection import LockMode, Protection
@@ -387,6 +388,9 @@ class Settings(_Section):
     )
     watch: Watch = Field(default=Watch(), description="What is an alarm.")
     recovery: Recovery = Field(default=Recovery(), description="Time boxes of a recovery.")
+    card: CardSettings = Field(
+        default=CardSettings(), description="What the bootstrap card says besides."
+    )
     checks: Checks = Field(default=Checks(), description="The eighteen checks of verify-recovery.")
 
     _file: Path = PrivateAttr(default=Path(DEFAULT_NAME))

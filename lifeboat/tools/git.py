@@ -69,6 +69,21 @@ def head_commit(directory: Path) -> str | None:
     return done.stdout.decode().strip()
 
 
+def origin_of(directory: Path) -> str | None:
+    """The address that a checkout was cloned from; None if it is none, or from this machine."""
+    try:
+        done = process.run(
+            ["git", "-C", str(directory), "config", "--get", "remote.origin.url"],
+            doing=f"Asking where {directory} was cloned from",
+            env={**_ENV, "GIT_CEILING_DIRECTORIES": str(directory.absolute().parent)},
+            timeout_seconds=30,
+        )
+    except (CommandFailed, PreconditionError):
+        return None
+    address = done.stdout.decode().strip()
+    return address if ":" in address else None
+
+
 def reachable(repository: str, *, branch: str) -> str:
     """The commit at the head of a branch. Raises CommandFailed if it can't be read."""
     done = _git(

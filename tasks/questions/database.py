@@ -113,7 +113,9 @@ def _collect(settings: Settings, facts: Facts, data: Path) -> wal_replay.Collect
         return wal_replay.collect(
             settings, facts, base=data, to_time=None, prefer=Tier.S3, bucket_alone=True
         )
-    except PreconditionError as error:
+    except VerificationFailed:
+        raise
+    except PermanentError as error:
         raise VerificationFailed(
             f"Testing {facts.point}: {error.message}",
             hint=f"{error.hint} `lifeboat backup database` makes a new base copy, which needs no "

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from lifeboat.settings import Settings, load_settings
+from lifeboat.tools.s3 import Bucket
 from staging import processes
 from staging.ports import choose_ports
 from staging.s3 import S3Server
@@ -54,8 +55,9 @@ def _staging_site_and_copy(tmp_path_factory):
 def staging_site(_staging_site_and_copy) -> Site:
     """A running staging platform, as it was made, whatever an earlier module did to it.
 
-    It is shared: mark the module with `pytest.mark.xdist_group("staging")`. S3 keeps what an
-    earlier module put there; take a bucket or prefix of your own.
+    It is shared: mark the module with `pytest.mark.xdist_group("staging")`, or "staging-vault" if
+    it is about the vault; these two run side by side. S3 keeps what an earlier module put there;
+    take a bucket or prefix of your own.
     """
     site, untouched = _staging_site_and_copy
     reset_server(site, untouched)
@@ -84,6 +86,71 @@ def reset_server(site: Site, untouched: Path) -> None:
     shutil.copytree(untouched, site.server, symlinks=True)
 
 
+# --- an S3 store without a platform -----------------------------------------------------------
+
+S3_SECRETS = {"AWS_ACCESS_KEY_ID": "test-access", "AWS_SECRET_ACCESS_KEY": "test-secret-key"}
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A running SeaweedFS. Mark the module with `pytest.mark.xdist_group("s3")`."""
+    server = S3Server(tmp_path_factory.mktemp("s3"), choose_ports(), *S3_SECRETS.values())
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def bucket(s3_server: S3Server) -> Bucket:
+    """A bucket of its own for each test."""
+    name = f"vault-{secrets.token_hex(4)}"
+    s3_server.create_bucket(name)
+    access_key, secret_key = S3_SECRETS.values()
+    return Bucket(
+        endpoint=s3_server.endpoint,
+        name=name,
+        region="us-east-1",
+        access_key=access_key,
+        secret_key=secret_key,
+        prefix="platform",
+    )
+
+
+@pytest.fixture
+def bucket_settings(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """A host whose vault is that bucket, and whose secrets are in the environment."""
+    for name, value in {**S3_SECRETS, "LIFEBOAT_VAULT_PASSWORD": "test-password"}.items():
+        monkeypatch.setenv(name, value)
+    yaml = tmp_path / "lifeboat.yaml"
+    yaml.write_text(host_yaml(bucket.endpoint or "", bucket.name))
+    monkeypatch.setenv("LIFEBOAT_CONFIG", str(yaml))
+    return load_settings(yaml)
+
+
+def host_yaml(endpoint: str, bucket: str) -> str:
+    """lifeboat.yaml of a host with files, models and nothing that runs."""
+    return f"""\
+platform: cad-test
+environment: staging
+stack: {{kind: process, supervisor_config: supervisord.conf, critical_services: [postgres]}}
+database: {{service: postgres, name: cad, data_directory: data/postgres, bin_directory: /usr}}
+files: {{directories: {{drawings: data/files}}}}
+models: {{directories: {{models: data/models}}}}
+config: {{paths: [lifeboat.yaml]}}
+vault:
+  local: backups
+  s3:
+    endpoint: "{endpoint}"
+    bucket: {bucket}
+    prefix: platform
+    without:
+      public-access-block: "SeaweedFS has none"
+      tls-only: "loopback"
+"""
+
+
 # --- a host with configuration, models and a vault, and no platform on it ---------------------
 
 _RESTIC = Path(__file__).resolve().parents[2] / ".lifeboat/tools/bin/restic"
@@ -103,7 +170,7 @@ vault:
   local: backups
   restic_program: {restic}
   s3: {{endpoint: "{endpoint}", bucket: {bucket}, prefix: {prefix}}}
-"""
+{sections}"""
 
 
 @dataclass
@@ -119,21 +186,24 @@ class Host:
     def settings(self) -> Settings:
         return load_settings(self.root / "lifeboat.yaml")
 
-    def write_yaml(self, more: str = "", *, endpoint: str | None = None) -> None:
-        """`more` is put into the section `config`."""
+    def write_yaml(
+        self, more: str = "", *, endpoint: str | None = None, sections: str = ""
+    ) -> None:
+        """`more` is put into the section `config`, and `sections` behind all."""
         text = _HOST_YAML.format(
             restic=_RESTIC if _RESTIC.exists() else "restic",
             endpoint=endpoint or self.endpoint,
             bucket=_BUCKET,
             prefix=self.prefix,
             more=more,
+            sections=sections,
         )
         (self.root / "lifeboat.yaml").write_text(text)
 
     def start(self, *words: str, **environment: str) -> subprocess.Popen:
         return subprocess.Popen(
             [sys.executable, "-c", "from lifeboat.cli import main; main()", *words],
-            env={**os.environ, **environment, "LIFEBOAT_CONFIG": str(self.root / "lifeboat.yaml")},
+            env={**os.environ, "LIFEBOAT_CONFIG": str(self.root / "lifeboat.yaml"), **environment},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -152,15 +222,9 @@ class Host:
 
 
 @pytest.fixture(scope="session")
-def _hosts_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    directory = tmp_path_factory.mktemp("s3")
-    server = S3Server(directory, choose_ports(), "test-access", "test-secret-key")
-    server.start()
-    try:
-        server.create_bucket(_BUCKET)
-        yield server
-    finally:
-        server.stop()
+def _hosts_s3(s3_server: S3Server) -> S3Server:
+    s3_server.create_bucket(_BUCKET)
+    return s3_server
 
 
 @pytest.fixture(scope="session")
@@ -184,9 +248,8 @@ def _first_host(_hosts_s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def _give_secrets(patch: pytest.MonkeyPatch, canary: str) -> None:
-    patch.setenv("LIFEBOAT_VAULT_PASSWORD", "vault-" + canary)
-    patch.setenv("AWS_ACCESS_KEY_ID", "test-access")
-    patch.setenv("AWS_SECRET_ACCESS_KEY", "test-secret-key")
+    for name, value in {**S3_SECRETS, "LIFEBOAT_VAULT_PASSWORD": "vault-" + canary}.items():
+        patch.setenv(name, value)
 
 
 @pytest.fixture

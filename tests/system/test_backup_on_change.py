@@ -17,6 +17,7 @@ from tasks import catalogue, certificates, marks, places, trees
 pytestmark = [pytest.mark.system, pytest.mark.xdist_group("hosts")]
 
 DEAD = "http://127.0.0.1:9"
+PUBLIC = "  public: {{repository: ../config.git, paths: [config/nginx]{}}}"
 
 
 def points(host, asset: Asset, tier: Tier | None = None) -> list[str]:
@@ -105,7 +106,7 @@ def test_files_are_always_backed_up_and_seen(host) -> None:
 @pytest.fixture
 def public(host, tmp_path: Path):
     """The repository, and how to ask it."""
-    host.write_yaml("  public: {repository: ../config.git, paths: [config/nginx, lifeboat.yaml]}")
+    host.write_yaml(PUBLIC.format(""))
 
     def git(*words: str) -> str:
         done = subprocess.run(
@@ -117,7 +118,6 @@ def public(host, tmp_path: Path):
 
 
 def test_a_commit_says_what_changed_and_nothing_holds_a_secret(host, public) -> None:
-    host.write_yaml("  public: {repository: ../config.git, paths: [config/nginx]}")
     first = host.run("backup", "config").stdout.strip()
     assert public("log", "--format=%s", "main") == "Add config/nginx/nginx.prod.conf"
     assert f"Recovery point: {first}" in public("log", "--format=%b", "main")
@@ -135,7 +135,7 @@ def test_a_commit_says_what_changed_and_nothing_holds_a_secret(host, public) -> 
     )
     record = host.root / "backups/records/runs" / host.records()[-1] / "record.json"
     assert "gzip.conf" in json.loads(record.read_text())["facts"]["configuration_published"]
-    assert "Published to main" in done.stderr
+    assert "Published to branch main" in done.stderr
 
     (nginx / "gzip.conf").unlink()
     host.run("backup", "config")
@@ -144,8 +144,6 @@ def test_a_commit_says_what_changed_and_nothing_holds_a_secret(host, public) -> 
 
 
 def test_a_secret_is_refused_by_name_and_the_vault_has_it_all_the_same(host, public) -> None:
-    more = "  public: {{repository: ../config.git, paths: [config/nginx]{}}}"
-    host.write_yaml(more.format(""))
     nginx = host.root / "config/nginx"
     holding = {
         "proxy.conf": (f"proxy_set_header X {host.canary};", "the value of CAD_PASSWORD"),
@@ -165,15 +163,13 @@ def test_a_secret_is_refused_by_name_and_the_vault_has_it_all_the_same(host, pub
 
     for name in ("proxy.conf", "key.pem", "s3.conf"):
         (nginx / name).write_text("gzip on;\n")
-    host.write_yaml(more.format(", not_secret: [CAD_DIRECTORY]"))
+    host.write_yaml(PUBLIC.format(", not_secret: [CAD_DIRECTORY]"))
     host.run("backup", "config")
     assert public("rev-list", "--count", "main") == "1"
     assert host.canary not in public("log", "--patch", "main")
 
 
 def test_git_that_is_away_keeps_no_backup_and_the_next_run_catches_up(host, public) -> None:
-    more = "  public: {repository: ../config.git, paths: [config/nginx]}"
-    host.write_yaml(more)
     host.run("backup", "config")
     repository = host.root.parent / "config.git"
     repository.rename(host.root.parent / "away")

@@ -29,7 +29,7 @@ from lifeboat.tools import seal
 from staging.site import Site
 from tasks import catalogue, marks, places
 
-pytestmark = [pytest.mark.system, pytest.mark.xdist_group("staging")]
+pytestmark = [pytest.mark.system, pytest.mark.xdist_group("staging-vault")]
 
 PROVEN = ("config", "files", "models", "database")
 

@@ -6,7 +6,6 @@ import json
 import secrets
 import subprocess
 import sys
-from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -14,39 +13,12 @@ import pytest
 
 from lifeboat.core.errors import PreconditionError
 from lifeboat.core.protection import Protection, State
-from lifeboat.settings import Settings, load_settings
+from lifeboat.settings import Settings
 from lifeboat.tools import restic, s3
 from lifeboat.tools.s3 import Bucket, guards
-from staging.ports import choose_ports
-from staging.s3 import S3Server
 from tasks import clock, preflight, protection
 
 pytestmark = [pytest.mark.system, pytest.mark.xdist_group("s3")]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    server = S3Server(tmp_path_factory.mktemp("s3"), choose_ports(), "test-access", "test-secret")
-    server.start()
-    try:
-        yield server
-    finally:
-        server.stop()
-
-
-@pytest.fixture
-def bucket(server: S3Server) -> Bucket:
-    """A bucket of its own for each test."""
-    name = f"vault-{secrets.token_hex(4)}"
-    server.create_bucket(name)
-    return Bucket(
-        endpoint=server.endpoint,
-        name=name,
-        region="us-east-1",
-        access_key="test-access",
-        secret_key="test-secret",
-        prefix="platform",
-    )
 
 
 def test_unfinished_uploads_are_listed_over_several_pages_and_aborted(bucket: Bucket) -> None:
@@ -66,36 +38,10 @@ def test_unfinished_uploads_are_listed_over_several_pages_and_aborted(bucket: Bu
 
 # --- protection -----------------------------------------------------------------------------
 
-YAML = """\
-platform: cad-test
-environment: staging
-stack: {{kind: process, supervisor_config: supervisord.conf, critical_services: [postgres]}}
-database: {{service: postgres, name: cad, data_directory: data/postgres, bin_directory: /usr}}
-files: {{directories: {{drawings: data/files}}}}
-models: {{directories: {{models: data/models}}}}
-config: {{paths: [lifeboat.yaml]}}
-vault:
-  local: backups
-  s3:
-    endpoint: "{endpoint}"
-    bucket: {bucket}
-    prefix: platform
-    without:
-      public-access-block: "SeaweedFS has none"
-      tls-only: "loopback"
-"""
-_RESTIC = Path(__file__).resolve().parents[2] / ".lifeboat/tools/bin/restic"
-
 
 @pytest.fixture
-def settings(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    monkeypatch.setenv("LIFEBOAT_VAULT_PASSWORD", "test-password")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test-access")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test-secret")
-    yaml = tmp_path / "lifeboat.yaml"
-    yaml.write_text(YAML.format(endpoint=bucket.endpoint, bucket=bucket.name))
-    monkeypatch.setenv("LIFEBOAT_CONFIG", str(yaml))
-    return load_settings(yaml)
+def settings(bucket_settings: Settings) -> Settings:
+    return bucket_settings
 
 
 def lifeboat(*words: str, ok: int = 0) -> subprocess.CompletedProcess:

@@ -29,7 +29,7 @@ from staging import faults
 from staging.site import Site
 from tasks import backup, catalogue, clock, locks, objectives, places
 
-pytestmark = [pytest.mark.system, pytest.mark.xdist_group("staging")]
+pytestmark = [pytest.mark.system, pytest.mark.xdist_group("staging-vault")]
 
 PREFIX = "watched"
 SLOW = "{wal_seconds: 3600, files_seconds: 3600, on_change_seconds: 3600, watch_seconds: 3600}"

@@ -79,6 +79,12 @@ def test_a_rare_job_that_fails_is_tried_again_soon_and_then_less_often(monkeypat
     assert [round(p) for p in pauses] == [0, 21600, 60, 120, 240, 21600, 60]
 
 
+def test_a_job_that_stood_aside_is_tried_again_every_minute(monkeypatch) -> None:
+    busy = LockBusy("a recovery runs")
+    pauses = kept(monkeypatch, keeper.Job(86400.0, acts(busy, busy, busy, None)))
+    assert [round(p) for p in pauses] == [0, 60, 60, 60, 86400]
+
+
 def test_a_frequent_job_that_fails_keeps_its_pace(monkeypatch) -> None:
     away = TransientError("S3 is away")
     pauses = kept(monkeypatch, keeper.Job(10.0, acts(away, away, None)))

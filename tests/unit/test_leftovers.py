@@ -250,13 +250,15 @@ def test_without_its_place_it_goes_only_if_a_newer_one_is_there(
     assert path.exists() is not newer
 
 
-def test_a_place_that_is_taken_meanwhile_is_not_overwritten(settings, incoming, dead_pid) -> None:
+def test_a_copy_of_the_hot_copy_goes_while_the_hot_copy_is_in_its_place(
+    settings, incoming, dead_pid
+) -> None:
     place = places.hot_directory(settings) / POINT
     (place / "base").mkdir(parents=True)
     (place / "base/whole").touch()
     path = incoming("recover-database-1-a", pid=dead_pid, hot_copy=str(place))
     leftovers.tidy(settings)
-    assert path.exists() and (place / "base/whole").exists()
+    assert not path.exists() and (place / "base/whole").exists()
 
 
 # --- the rest -------------------------------------------------------------------------------

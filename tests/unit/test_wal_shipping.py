@@ -84,8 +84,8 @@ class FakeBucket:
 class FakeDatabase:
     """Where the server's log ends, and how far the receiver says it is."""
 
-    flushed: str = "0/3000100"
-    written: str | None = "0/3000100"
+    flushed: str = "0/F000100"
+    written: str | None = "0/F000100"
     system: str = SYSTEM
     answers: bool = True
 
@@ -127,6 +127,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> FakeBucket:
 @pytest.fixture
 def database(monkeypatch: pytest.MonkeyPatch) -> FakeDatabase:
     fake = FakeDatabase()
+    monkeypatch.setattr(wal_witness, "connection", lambda settings: None)
     monkeypatch.setattr(wal_witness.postgres, "flushed_to", fake.flushed_to)
     monkeypatch.setattr(wal_witness.postgres, "receiver_of", fake.receiver_of)
     monkeypatch.setattr(wal_witness, "_REACH_SECONDS", 0.0)
@@ -328,10 +329,26 @@ def test_leftover_partials_are_removed(shipper, settings, bucket) -> None:
     assert bucket.wal() == [segment(1), f"{segment(2)}.partial"]
 
 
+def test_a_database_that_was_set_back_under_the_same_names_is_refused(
+    shipper, settings, bucket, database
+) -> None:
+    receive(settings, segment(1), f"{segment(2)}.partial")
+    database.flushed = database.written = "0/3000100"
+    bucket.objects[places.wal_key(SYSTEM, segment(4))] = b"of another future"
+    with pytest.raises(
+        PreconditionError, match=f"S3 has segment {segment(4)}.*only in {segment(3)}"
+    ):
+        shipper.ship()
+    assert bucket.shipped() == []
+    database.flushed = database.written = "0/4000100"
+    shipper.ship()
+
+
 # --- what is said to be held ----------------------------------------------------------------
 
 
 def test_the_sighting_says_from_when_the_database_was_asked(shipper, settings, database) -> None:
+    database.flushed = database.written = "0/3000100"
     receive(settings, segment(1), segment(2), f"{segment(3)}.partial")
     with clock.set_to(NOON):
         assert shipper.ship().held_until == NOON
@@ -350,6 +367,7 @@ def test_the_sighting_says_from_when_the_database_was_asked(shipper, settings, d
 def test_what_does_not_work_leaves_the_sighting_old(
     shipper, settings, bucket, database, caplog, harm: str
 ) -> None:
+    database.flushed = database.written = "0/3000100"
     receive(settings, segment(1), segment(2), f"{segment(3)}.partial")
     with clock.set_to(NOON):
         shipper.ship()
@@ -392,7 +410,7 @@ def test_a_receiver_that_is_behind_is_believed_as_far_as_it_is(shipper, settings
 
 
 def test_a_receiver_that_writes_elsewhere_is_not_believed(shipper, settings, bucket) -> None:
-    """It says it has segment 3, but what is shipped ends with segment 2."""
+    """It says it has segment 15, but what is shipped ends with segment 2."""
     receive(settings, segment(1), segment(2))
     assert shipper.ship().held_until is None
 

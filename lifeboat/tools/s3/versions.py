@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
+from datetime import timezone
 
 from lifeboat.core.versions import Origin, Version
 from lifeboat.tools.s3 import answers
@@ -38,7 +39,7 @@ def list_versions(
                 yield Version(
                     key=bucket.below(item["Key"]),
                     id=item["VersionId"],
-                    at=item["LastModified"],
+                    at=item["LastModified"].astimezone(timezone.utc),
                     current=item["IsLatest"],
                     bytes=item["Size"],
                     etag=item["ETag"],
@@ -47,7 +48,7 @@ def list_versions(
                 yield Version(
                     key=bucket.below(item["Key"]),
                     id=item["VersionId"],
-                    at=item["LastModified"],
+                    at=item["LastModified"].astimezone(timezone.utc),
                     current=item["IsLatest"],
                     marker=True,
                 )
