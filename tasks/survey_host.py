@@ -20,7 +20,7 @@ from lifeboat.core.points import Asset, RecoveryPoint, Tier
 from lifeboat.core.survey import Host, HotCopy, Interrupted, Listing, Problem, Receiver, Space
 from lifeboat.settings import ComposeStackSettings, Settings
 from lifeboat.tools import filesystem, postgres
-from tasks import backup, catalogue, clock, journals, places, wal_health
+from tasks import backup, catalogue, clock, journals, places, protection, wal_health
 from tasks.journals import Fate
 from tasks.looking import seen
 from tasks.orchestration import side_by_side
@@ -41,6 +41,7 @@ def look_at_host(settings: Settings) -> Host:
             "hot_copy": lambda: seen(lambda: _hot_copy(settings)),
             "receiver": lambda: seen(lambda: _receiver(settings)),
             "listing": lambda: seen(lambda: _listing(settings)),
+            "protection": lambda: seen(lambda: protection.look(settings)),
             "space": lambda: seen(lambda: _space(settings)),
             "places": lambda: seen(lambda: _places(settings)),
             "interrupted": lambda: seen(lambda: tuple(_interrupted(settings))),

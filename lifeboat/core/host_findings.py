@@ -10,6 +10,7 @@ from lifeboat.core.alarms import Finding, Limits, failed, passed, unknown
 from lifeboat.core.exposure import trusted
 from lifeboat.core.plan import age_in_words
 from lifeboat.core.points import Asset, RecoveryPoint, Tier
+from lifeboat.core.protection import State, wrong
 from lifeboat.core.survey import Host, HostReport, Survey, Unseen
 
 _GROWTH_WINDOW = timedelta(days=7)
@@ -100,6 +101,28 @@ def listing_findings(host: Host) -> Iterator[Finding]:
         )
     else:
         yield passed(name, f"shows what was just written ({listing.seconds:.1f} s)")
+
+
+def protection_findings(host: Host) -> Iterator[Finding]:
+    """`bucket-protection`: a thief with our key still can't destroy what the bucket holds.
+
+    Asked again and again, because an attack may begin with switching it off.
+    """
+    name = "bucket-protection"
+    if isinstance(host.protection, Unseen):
+        yield unknown(name, host.protection.why)
+        return
+    missing = wrong(host.protection, ())
+    if not missing:
+        names = ", ".join(found.protection for found in host.protection)
+        yield passed(name, names or "all of it is done without, by the settings")
+        return
+    told = "; ".join(f"{found.protection}: {found.state}, {found.evidence}" for found in missing)
+    advice = " ".join(dict.fromkeys(found.remedy for found in missing if found.remedy))
+    if all(found.state is State.UNKNOWN for found in missing):
+        yield unknown(name, told, advice)
+    else:
+        yield failed(name, told, advice or "Run `lifeboat prepare s3` with an administrator's key.")
 
 
 # --- space ----------------------------------------------------------------------------------

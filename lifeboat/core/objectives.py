@@ -104,6 +104,7 @@ def _findings(survey: Survey, limits: Limits, now: datetime) -> Iterator[Finding
     yield from on_host.hot_copy_findings(survey, survey.host, now)
     yield from on_host.receiver_findings(survey.host, limits)
     yield from on_host.listing_findings(survey.host)
+    yield from on_host.protection_findings(survey.host)
     yield from on_host.free_space_findings(survey, survey.host, limits, now)
     yield from on_host.coverage_findings(survey.host, limits)
     yield from on_host.interrupted_findings(survey.host, now)
@@ -112,7 +113,14 @@ def _findings(survey: Survey, limits: Limits, now: datetime) -> Iterator[Finding
 
 _HOST_ONLY = frozenset(
     (
-        *("hot-copy", "wal-receiver", "bucket-listing", "free-space", "coverage"),
+        *(
+            "hot-copy",
+            "wal-receiver",
+            "bucket-listing",
+            "bucket-protection",
+            "free-space",
+            "coverage",
+        ),
         *("interrupted-runs", "host-verified"),
     )
 )

@@ -17,6 +17,7 @@ from lifeboat.core.coverage import Place
 from lifeboat.core.drill import DrillOnRecord
 from lifeboat.core.marks import Sighting, TestResult, Verified
 from lifeboat.core.points import Asset, RecoveryPoint, Tier
+from lifeboat.core.protection import Finding as ProtectionFinding
 from lifeboat.core.requests import Scenario
 
 SeenFrom = Literal["host", "s3"]
@@ -165,6 +166,9 @@ class Host:
     space: Space | Unseen
     places: tuple[Place, ...] | Unseen
     interrupted: tuple[Interrupted, ...] | Unseen
+    protection: (
+        tuple[ProtectionFinding, ...] | Unseen
+    ) = ()  # of the bucket, what is not done without
     unproven: str = ""  # the recovery whose verification has not passed; empty: there is none
 
 

@@ -104,6 +104,10 @@ class Watched:
         found = places.wal_directory(self.settings).glob("*/*/*")
         return sorted(path for path in found if len(path.name) == 24)
 
+    def shipped(self) -> list[Path]:
+        """The whole segments of which the bucket has a copy."""
+        return [path for path in self.segments() if self.bucket.exists(self.key_of(path))]
+
     def key_of(self, segment: Path) -> str:
         return places.wal_key(segment.parent.parent.name, segment.name)
 
@@ -213,39 +217,6 @@ def test_red_within_an_interval_of_the_backup_that_did_not_come(watched: Watched
         for report in (watched.look(), watched.look_from_s3()):
             assert red(report)["database-backup-age"] is Status.FAIL
             assert newest.id in told(report, "database-backup-age")
-
-
-def test_a_keeper_that_hangs_is_noticed_before_the_next_backup_after(watched: Watched) -> None:
-    """It says nothing, and its process is there: only the store tells."""
-    interval = 20.0
-    quick = watched.site.server / "quick.yaml"
-    text = watched.site.settings_path.read_text()
-    quick.write_text(text.replace(SLOW, SLOW[:-1] + f", database_seconds: {interval:g}}}"))
-    settings = load_settings(quick)
-
-    def newest():
-        found = catalogue.list_points(settings, assets=(Asset.DATABASE,), tiers=(Tier.S3,))
-        return found[0]
-
-    first = newest().id
-    keeper = watched.start("keep", "--config", str(quick))
-    try:
-        wait_for(lambda: newest().id != first, "the keeper has made a base copy", 120)
-        keeper.send_signal(signal.SIGSTOP)
-        stopped = newest().taken_at
-
-        def age() -> float:
-            return (clock.now() - stopped).total_seconds()
-
-        def is_red() -> bool:
-            return red(objectives.look_from_host(settings)).get("database-backup-age") is not None
-
-        wait_for(is_red, "the backup that did not come is noticed")
-        assert age() < 2 * interval + 10, "10 s for a look on a busy machine"
-    finally:
-        keeper.kill()
-        keeper.communicate(timeout=30)
-        quick.unlink()
 
 
 # --- damage, by name ------------------------------------------------------------------------
@@ -411,22 +382,22 @@ DAMAGES: dict[str, Damage] = {
         "data/",
     ),
     "truncated WAL object": (
-        lambda w: with_object(w, w.key_of(w.segments()[-2]), b"age-encryption.org/v1\n"),
+        lambda w: with_object(w, w.key_of(w.shipped()[-2]), b"age-encryption.org/v1\n"),
         {"wal-files-s3": FAIL},
         "cut short",
     ),
     "truncated local segment": (
-        lambda w: with_file(w.segments()[-2], b"x" * 1000),
+        lambda w: with_file(w.shipped()[-2], b"x" * 1000),
         {"wal-files-local": FAIL},
         "cut short",
     ),
     "missing segment in S3": (
-        lambda w: without_objects(w, w.key_of(w.segments()[-2])),
+        lambda w: without_objects(w, w.key_of(w.shipped()[-2])),
         HOLE,
         "is missing",
     ),
     "missing local segment": (
-        lambda w: without_file(w.segments()[-2]),
+        lambda w: without_file(w.shipped()[-2]),
         {"wal-continuity-local": FAIL},
         "is missing",
     ),
@@ -544,6 +515,56 @@ def test_an_unreachable_bucket_is_told_once_and_nothing_of_it_is_green(watched: 
     assert all(status is UNKNOWN for name, status in found.items() if name.endswith("-s3"))
     assert {f.name for f in report.findings if f.name.endswith("-s3")} <= found.keys()
     assert "hot-copy" not in found
+
+
+# --- silence, in earnest ----------------------------------------------------------------------
+
+
+def test_a_keeper_that_hangs_is_noticed_before_the_next_backup_after(watched: Watched) -> None:
+    """It says nothing, and its process is there: only the store tells."""
+    interval = 20.0
+    quick = watched.site.server / "quick.yaml"
+    text = watched.site.settings_path.read_text()
+    quick.write_text(text.replace(SLOW, SLOW[:-1] + f", database_seconds: {interval:g}}}"))
+    settings = load_settings(quick)
+
+    def newest():
+        found = catalogue.list_points(settings, assets=(Asset.DATABASE,), tiers=(Tier.S3,))
+        return found[0]
+
+    first = newest().id
+    keeper = watched.start("keep", "--config", str(quick))
+    try:
+        wait_for(lambda: newest().id != first, "the keeper has made a base copy", 120)
+        keeper.send_signal(signal.SIGSTOP)
+        stopped = newest().taken_at
+
+        def age() -> float:
+            return (clock.now() - stopped).total_seconds()
+
+        def is_red() -> bool:
+            return red(objectives.look_from_host(settings)).get("database-backup-age") is not None
+
+        wait_for(is_red, "the backup that did not come is noticed")
+        assert age() < 2 * interval + 10, "10 s for a look on a busy machine"
+    finally:
+        keeper.kill()
+        keeper.communicate(timeout=30)
+        quick.unlink()
+
+
+def test_a_hole_behind_an_older_base_copy_is_named_and_can_be_excused(watched: Watched) -> None:
+    """After the base copy that the keeper made, no recovery to now needs the segments before it."""
+    gone = watched.segments()[1]
+    with without_file(gone):
+        report = watched.look()
+        assert red(report) == {"wal-continuity-local": FAIL}
+        assert gone.name in told(report, "wal-continuity-local")
+        watch = watched.settings.watch
+        excused = watch.model_copy(update={"excused": {**watch.excused, gone.name: "a test"}})
+        nothing_red(
+            objectives.look_from_host(watched.settings.model_copy(update={"watch": excused}))
+        )
 
 
 # --- the dead host is not needed: this one comes last ---------------------------------------

@@ -14,6 +14,8 @@ from lifeboat.core.checks import Status
 from lifeboat.core.coverage import Place
 from lifeboat.core.objectives import Report, judge, only_on_host
 from lifeboat.core.points import Asset, Tier
+from lifeboat.core.protection import Finding as ProtectionFinding
+from lifeboat.core.protection import Protection, State
 from lifeboat.core.survey import (
     Cause,
     HostReport,
@@ -501,6 +503,27 @@ BROKEN: dict[str, tuple[Break, dict[str, Status]]] = {
         ),
         {"free-space": FAIL},
     ),
+    "the bucket's versioning was switched off": (
+        host(
+            protection=(
+                ProtectionFinding(
+                    protection=Protection.VERSIONING, state=State.EXPOSED, evidence="suspended"
+                ),
+            )
+        ),
+        {"bucket-protection": FAIL},
+    ),
+    "our key may not look at the protection": (
+        host(
+            protection=(
+                ProtectionFinding(
+                    protection=Protection.LIFECYCLE, state=State.UNKNOWN, evidence="denied"
+                ),
+            )
+        ),
+        {"bucket-protection": UNKNOWN},
+    ),
+    "the protection can't be asked": (host(protection=AWAY), {"bucket-protection": UNKNOWN}),
     "free space can't be asked": (host(space=AWAY), {"free-space": UNKNOWN}),
     "a new store is not backed up": (
         host(places=(Place("data/wiki", PurePath("/srv/cad/data/wiki"), "beside data/files"),)),
