@@ -164,21 +164,23 @@ def suspicious_findings(survey: Survey) -> Iterator[Finding]:
 
 def clock_findings(survey: Survey, now: datetime) -> Iterator[Finding]:
     """`clock`: no point says that it is from the future, which would look fresh for ever."""
-    ahead = {
-        point.id
+    points = [
+        point
         for store in survey.stores
         if not isinstance(store.points, Unseen)
         for point in store.points
-        if point.taken_at > now + CLOCK_SKEW
-    }
+    ]
+    ahead = {point.id for point in points if point.taken_at > now + CLOCK_SKEW}
     if ahead:
         yield failed(
             "clock",
             f"from the future: {', '.join(sorted(ahead))}; they do not count",
             "Set the clock of the host that made them, or of this one (NTP).",
         )
-    else:
+    elif points:
         yield passed("clock", "no point is from the future")
+    else:
+        yield unknown("clock", "there is no point to look at")
 
 
 # --- restore tests --------------------------------------------------------------------------

@@ -112,17 +112,10 @@ def _findings(survey: Survey, limits: Limits, now: datetime) -> Iterator[Finding
 
 
 _HOST_ONLY = frozenset(
-    (
-        *(
-            "hot-copy",
-            "wal-receiver",
-            "bucket-listing",
-            "bucket-protection",
-            "free-space",
-            "coverage",
-        ),
-        *("interrupted-runs", "host-verified"),
-    )
+    {
+        *("hot-copy", "wal-receiver", "bucket-listing", "bucket-protection", "free-space"),
+        *("coverage", "interrupted-runs", "host-verified"),
+    }
 )
 
 

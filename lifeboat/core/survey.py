@@ -166,9 +166,7 @@ class Host:
     space: Space | Unseen
     places: tuple[Place, ...] | Unseen
     interrupted: tuple[Interrupted, ...] | Unseen
-    protection: (
-        tuple[ProtectionFinding, ...] | Unseen
-    ) = ()  # of the bucket, what is not done without
+    protection: tuple[ProtectionFinding, ...] | Unseen = ()  # of the bucket
     unproven: str = ""  # the recovery whose verification has not passed; empty: there is none
 
 

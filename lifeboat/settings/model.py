@@ -332,8 +332,8 @@ class Watch(_Section):
     )
     excused: Mapping[str, str] = Field(
         default={},
-        description="Directories or volumes that need no backup, and holes in the WAL that are known "
-        "(the missing segment, or the number of a foreign cluster), each with the reason: "
+        description="Directories or volumes that need no backup, and what is known of the WAL (a "
+        "missing segment, the number of a foreign cluster), each with the reason: "
         '`{data/redis: "a cache, filled again by use"}`.',
     )
     metrics_file: SitePath | None = Field(

@@ -337,10 +337,6 @@ def a_new_store(watched: Watched) -> Iterator[None]:
 FILES_S3 = "file-backups/"
 Damage = tuple[Callable[[Watched], AbstractContextManager], dict[str, Status], str]
 FAIL, UNKNOWN = Status.FAIL, Status.UNKNOWN
-HOLE = {
-    "wal-continuity-s3": FAIL,
-    "wal-lag-s3": FAIL,
-}
 
 # What is done, what is red then (among others that follow from it), and a word of its evidence.
 DAMAGES: dict[str, Damage] = {
@@ -393,7 +389,7 @@ DAMAGES: dict[str, Damage] = {
     ),
     "missing segment in S3": (
         lambda w: without_objects(w, w.key_of(w.shipped()[-2])),
-        HOLE,
+        {"wal-continuity-s3": FAIL},
         "is missing",
     ),
     "missing local segment": (
@@ -449,9 +445,6 @@ FOLLOWS = {
     "missing key": {"models-backup-age", "server-loss-exposure", "server-recovery-time"},
     "missing snapshots": {"server-recovery-time"},
     "local repository gone": {"models-backup-age", "models-recovery-time"},
-    "missing segment in S3": {"server-loss-exposure"},
-    "truncated local segment": set(),
-    "stale listings": {"database-backup-age"},
 }
 
 

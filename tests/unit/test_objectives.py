@@ -718,3 +718,36 @@ def test_a_young_vault_has_no_forecast_and_an_old_one_has() -> None:
     for asset in Asset:
         young = in_both_tiers(asset, 20)(young)
     assert "too young" in evidence(look(young), "free-space")
+
+
+# --- nothing that can't be seen looks good, and nothing stops the look ------------------------
+
+# Without them the estimate says what it leaves out.
+_DISPENSABLE = {"rehearsals"}
+_OF_SURVEY = ("measured", "tests", "sightings", "drills", "rehearsals", "certificates", "emptied")
+_OF_HOST = (*("hot_copy", "receiver", "listing", "space", "places", "interrupted", "protection"),)
+
+
+@pytest.mark.parametrize("name", (*_OF_SURVEY, *_OF_HOST))
+def test_each_thing_that_can_not_be_seen_is_an_alarm(name: str) -> None:
+    act = field(**{name: AWAY}) if name in _OF_SURVEY else host(**{name: AWAY})
+    report = look(act(good_survey()))
+    assert [f.name for f in report.findings] == [f.name for f in look(good_survey()).findings]
+    assert report.good is (name in _DISPENSABLE)
+
+
+def everything_unseen(survey: Survey) -> Survey:
+    survey = dataclasses.replace(survey, **dict.fromkeys(_OF_SURVEY, AWAY))
+    survey = with_host(survey, **dict.fromkeys(_OF_HOST, AWAY))
+    gone = {"continuity": AWAY, "files": AWAY, "key": AWAY}
+    for tier in (Tier.LOCAL, Tier.S3):
+        survey = log(tier, **gone)(unseen_tier(tier, AWAY)(survey))
+    return survey
+
+
+@pytest.mark.parametrize("seen_from", ["host", "s3"])
+def test_when_nothing_can_be_seen_nothing_is_green_that_has_to_be_seen(seen_from: str) -> None:
+    survey = everything_unseen(good_survey())
+    report = look(seen_from_s3(survey) if seen_from == "s3" else survey)
+    green = {finding.name for finding in report.findings} - set(red(report))
+    assert green == ({"host-verified"} if seen_from == "host" else set())
