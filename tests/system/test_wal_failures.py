@@ -46,7 +46,7 @@ def shell(staging_site: Site, tmp_path_factory: pytest.TempPathFactory) -> Itera
     text = text.replace(
         "checks:\n", "checks:\n  window_seconds: 0.5\n  containers_running: {settle_seconds: 0.2}\n"
     )
-    text = text.replace("start_seconds: 8", "start_seconds: 60")
+    text = text.replace("start_seconds: 30", "start_seconds: 60")
     assert KEEP in text and "prefix: w" in text
     yaml.write_text(text)
     shell = Shell(staging_site, tmp_path_factory.mktemp("outside"))
