@@ -6,6 +6,7 @@ the seed alone, so that a drill can be repeated.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
@@ -225,9 +226,11 @@ def _kill_postgres(site: Site) -> tuple[Damage, ...]:
     directory = str(site.database_directory)
     found: list[psutil.Process] = []
     for candidate in processes.processes_of(site.database_directory):
-        # The receiver of the WAL has a path in it too, maybe, and is not the database.
-        if candidate.name() == "postgres":
-            found += [candidate, *candidate.children(recursive=True)]
+        # A backend may end while we look; and the receiver of the WAL, which may have a path in it
+        # too, is not the database.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if candidate.name() == "postgres":
+                found += [candidate, *candidate.children(recursive=True)]
     if not found:
         raise PreconditionError(f"Killing the database: none runs on {directory}.")
     unique = {process.pid: process for process in found}
