@@ -24,6 +24,7 @@ from lifeboat.core.losses import (
     hours_in_words,
     last_moment_before,
 )
+from lifeboat.core.protection import Wanted
 from lifeboat.core.requests import RecoverBucket
 from lifeboat.core.timeline import Phase
 from lifeboat.core.versions import (
@@ -42,9 +43,9 @@ from lifeboat.core.versions import (
     was_overwritten,
     with_proven,
 )
-from lifeboat.settings import load_settings
+from lifeboat.settings import S3, Settings, load_settings
 from lifeboat.tools import s3
-from tasks import clock, many, places, progress, recovery
+from tasks import clock, many, places, progress, protection, recovery
 from tasks.orchestration import step
 from tasks.record import Run, current_run, recorded
 
@@ -61,6 +62,7 @@ class Place(BaseModel):
 
     bucket: s3.Bucket
     name: str  # of the platform; of the bucket where there is no lifeboat.yaml
+    wanted: Wanted  # how it should be protected
 
 
 @contextmanager
@@ -72,7 +74,7 @@ def recovery_of_bucket(request: RecoverBucket) -> Iterator[tuple[Place, Run]]:
     if not request.bucket:
         settings = load_settings(request.config or None)
         with recovery.recovery(settings, PROCEDURE) as run:
-            yield Place(bucket=places.bucket(settings), name=settings.platform), run
+            yield place_of(settings), run
         return
     bucket = places.named_bucket(
         request.bucket, endpoint=request.endpoint, region=request.region, prefix=request.prefix
@@ -83,7 +85,16 @@ def recovery_of_bucket(request: RecoverBucket) -> Iterator[tuple[Place, Run]]:
     ):
         if not request.dry_run:
             run.when_finished(functools.partial(_publish, bucket))
-        yield Place(bucket=bucket, name=request.bucket), run
+        want = protection.wanted_of(S3(bucket=request.bucket))
+        yield Place(bucket=bucket, name=request.bucket, wanted=want), run
+
+
+def place_of(settings: Settings) -> Place:
+    return Place(
+        bucket=places.bucket(settings),
+        name=settings.platform,
+        wanted=protection.wanted_of(settings.vault.s3),
+    )
 
 
 def _publish(bucket: s3.Bucket, run: Run) -> None:
@@ -106,18 +117,27 @@ def read_versions(place: Place) -> Histories:
 
     Raises PreconditionError if the bucket keeps no old versions.
     """
-    place.bucket.reachable()
-    return _read(place.bucket)
-
-
-def _read(bucket: s3.Bucket) -> Histories:
-    if s3.is_versioned(bucket) is False:
+    bucket = place.bucket
+    bucket.reachable()
+    versioning = s3.versioning_of(bucket)
+    if versioning == "suspended":
+        raise PreconditionError(
+            f"Reading the versions in bucket {bucket.name}: versioning is suspended, so that a "
+            "copy could overwrite an old version for good.",
+            hint="Nothing was touched. Old versions may well be there: run `lifeboat prepare s3` "
+            "with an administrator's key, then this again.",
+        )
+    if versioning == "never enabled":
         raise PreconditionError(
             f"Reading the versions in bucket {bucket.name}: it keeps none, so what was deleted or "
             "overwritten is gone from it.",
             hint="Nothing was touched. Recover from the local vault (--from local), or from "
             "another copy of the bucket; then `lifeboat prepare s3`.",
         )
+    return _read(bucket)
+
+
+def _read(bucket: s3.Bucket) -> Histories:
     told = progress.of_count(f"Versions in bucket {bucket.name}")
     by_key = histories(s3.list_versions(bucket, on_page=told))
     doubtful = [history for history in by_key.values() if was_overwritten(history)]
@@ -249,7 +269,22 @@ def plan_for(place: Place, by_key: Histories, choice: Choice) -> BucketPlan:
         bring_back_bytes=size,
         hide=len(hidden),
         hours=by_hour(find_losses(by_key)),
+        warnings=_warnings(place, choice),
     )
+
+
+def _warnings(place: Place, choice: Choice) -> tuple[str, ...]:
+    """What should be put right first, or said otherwise."""
+    told = [
+        f"{danger}: remove that rule before anything else"
+        for danger in s3.dangerous_rules(place.bucket, place.wanted)
+    ]
+    told += [
+        f"the config of {where} was overwritten, and something came into it since; if that "
+        "repository was made anew, say --hide-newer too, so that the two are not mixed"
+        for where in sorted(_made_anew(choice))
+    ]
+    return tuple(told)
 
 
 def _losses_in_words(choice: Choice) -> str:
@@ -267,12 +302,6 @@ def _losses_in_words(choice: Choice) -> str:
         told.append(
             f"not the vault's and left alone: {', '.join(strange[:_NAMED])}"
             + (f" and {len(strange) - _NAMED} more" if len(strange) > _NAMED else "")
-        )
-    made_anew = sorted(_made_anew(choice))
-    if made_anew:
-        told.append(
-            f"the config of {', '.join(made_anew)} was overwritten; if that repository was made "
-            "anew, say --hide-newer too, so that the two are not mixed"
         )
     return "; ".join(told) or "nothing of that moment"
 
@@ -315,7 +344,7 @@ def hide(place: Place, choice: Choice) -> None:
     keys = [decision.key for decision in choice.of(Fate.HIDE)]
     if not keys:
         return
-    if not s3.is_versioned(place.bucket):
+    if s3.versioning_of(place.bucket) != "enabled":
         raise PreconditionError(
             f"Hiding objects in bucket {place.bucket.name}: whether it keeps versions is not known "
             "to this key, and without them to hide is to delete.",

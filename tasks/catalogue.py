@@ -16,7 +16,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from lifeboat.core.continuity import BaseCopy
-from lifeboat.core.errors import PermanentError, RecoveryError
+from lifeboat.core.errors import PermanentError, PreconditionError, RecoveryError
 from lifeboat.core.points import (
     FACTS_NAME,
     Asset,
@@ -144,14 +144,20 @@ def _hot_points(settings: Settings) -> list[RecoveryPoint]:
 
 
 def _hot_copies(settings: Settings) -> Iterator[tuple[Path, Facts]]:
-    """Each hot copy's directory, and what it says of itself."""
+    """Each hot copy's directory, and what it says of itself; a damaged one is told and left out."""
     for path in hot_directory(settings).glob(f"*/{FACTS_NAME}"):
         # `.partial`: a backup that did not finish. No base: a recovery has renamed it into place.
         if path.parent.suffix or not (path.parent / "base").is_dir():
             continue
         # A newer one may take its place while we look.
         with suppress(FileNotFoundError):
-            yield path.parent, parse_facts(path.read_bytes(), where=str(path))
+            data = path.read_bytes()
+            try:
+                facts = parse_facts(data, where=str(path))
+            except PermanentError as error:
+                log.warning("%s", error)
+                continue
+            yield path.parent, facts
 
 
 def parse_facts(data: bytes, *, where: str) -> Facts:
@@ -266,14 +272,20 @@ def _stored_bases(settings: Settings, tier: Tier) -> tuple[BaseCopy, ...]:
     known = _bases_of.get(store.location)
     if known is None or known[0] != names:
         bases = []
-        for snapshot in store.snapshots(tags={"asset": str(Asset.DATABASE)}) if names else ():
-            point, tag = snapshot.tags.get("point"), snapshot.tags.get(WAL)
-            if point and tag:
-                bases.append(BaseCopy.of_tag(tag, point=point, taken_at=taken_at_of(point)))
-            elif point and (base := _described_base(store, snapshot)):
+        told = store.snapshots(tags={"asset": str(Asset.DATABASE)}) if names else ()
+        for snapshot in (snapshot for snapshot in told if "point" in snapshot.tags):
+            if base := _tagged_base(snapshot) or _described_base(store, snapshot):
                 bases.append(base)
         known = _bases_of[store.location] = (names, tuple(bases))
     return known[1]
+
+
+def _tagged_base(snapshot: restic.Snapshot) -> BaseCopy | None:
+    point, tag = snapshot.tags["point"], snapshot.tags.get(WAL, "")
+    try:
+        return BaseCopy.of_tag(tag, point=point, taken_at=taken_at_of(point))
+    except PreconditionError:
+        return None
 
 
 _described: dict[tuple[str, str], BaseCopy | None] = {}

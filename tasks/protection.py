@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from lifeboat.core.errors import PermanentError, PreconditionError, RecoveryError
 from lifeboat.core.protection import Finding, Protection, State, Wanted, due_for_renewal, wrong
 from lifeboat.core.versions import Form, form_of
-from lifeboat.settings import Settings
+from lifeboat.settings import S3, Settings
 from lifeboat.tools import s3
 from tasks import clock, many, places
 from tasks.orchestration import side_by_side, step
@@ -53,8 +53,8 @@ class Preparation(BaseModel):
         return "\n".join(f"{self.bucket}: {line}" for line in lines)
 
 
-def wanted(settings: Settings) -> Wanted:
-    told = settings.vault.s3
+def wanted_of(told: S3) -> Wanted:
+    """How a bucket should be protected, by its settings."""
     return Wanted(
         undo_days=told.undo_days,
         lock_days=told.lock_days,
@@ -71,7 +71,7 @@ def prepare_bucket(settings: Settings, *, dry_run: bool = False) -> Preparation:
     Needs an administrator's key. Safe to run again. All are tried; what the store or the key does
     not allow is told as a refusal.
     """
-    bucket, want = places.bucket(settings), wanted(settings)
+    bucket, want = places.bucket(settings), wanted_of(settings.vault.s3)
     bucket.reachable()
     changes, refusals = [], []
     for protection in s3.SETTABLE:
@@ -100,7 +100,7 @@ def prepare_bucket(settings: Settings, *, dry_run: bool = False) -> Preparation:
 
 def look(settings: Settings, *, leave_out: Iterable[Protection] = ()) -> tuple[Finding, ...]:
     """How each protection stands, but for those that are done without."""
-    bucket, want = places.bucket(settings), wanted(settings)
+    bucket, want = places.bucket(settings), wanted_of(settings.vault.s3)
     excused = {*settings.vault.s3.without, *leave_out}
     if Protection.OBJECT_LOCK in excused:
         excused.add(Protection.LOCK_RENEWAL)
@@ -149,7 +149,7 @@ def renew_locks(settings: Settings, *, everything: bool = False) -> int:
     told = settings.vault.s3
     if Protection.OBJECT_LOCK in told.without:
         return 0
-    bucket, want, now = places.bucket(settings), wanted(settings), clock.now()
+    bucket, want, now = places.bucket(settings), wanted_of(settings.vault.s3), clock.now()
     try:
         retention = s3.default_retention(bucket)
     except (s3.Absent, s3.Denied) as error:

@@ -123,7 +123,8 @@ def _gaps_in(found: Continuity, tier: Tier, running: str) -> Iterator[Gap]:
         )
     for missing in dict.fromkeys(r.missing for r in found.broken if r.leads_to_newest):
         yield gap(
-            f"segment {missing} is missing. {_moved_to(found)}",
+            f"segment {missing} is missing. {_moved_to(found)} Moments before the gap can be "
+            "reached all the same.",
             missing,
             base_is_behind=newest.missing == missing,
         )

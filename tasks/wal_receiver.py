@@ -222,19 +222,24 @@ def _look_after(
     over: threading.Event,
 ) -> None:
     """Arm the receiver once it streams, and say when it hangs. A dead database proves nothing."""
-    vigil = Vigil()
-    while not over.wait(_WATCH_SECONDS if streamed.is_set() else _LOOK_SECONDS):
+    vigil, told = Vigil(), ""
+    while not over.wait(_WATCH_SECONDS if streamed.is_set() or told else _LOOK_SECONDS):
         try:
-            if not streamed.is_set() and arm(settings, server):
-                streamed.set()
             why = vigil.judge(postgres.receiver_of(server, SLOT), at=time.monotonic())
+            if why:
+                hung.append(why)
+                return
         except RecoveryError as error:
             log.warning("Watching the WAL receiver: %s", error)
             vigil = Vigil()
             continue
-        if why:
-            hung.append(why)
-            return
+        try:
+            if not streamed.is_set() and arm(settings, server):
+                streamed.set()
+        except RecoveryError as error:
+            if str(error) != told:
+                log.warning("Letting commits wait for the WAL receiver: %s", error)
+            told = str(error)
 
 
 def arm(settings: Settings, server: postgres.Connection) -> bool:

@@ -244,6 +244,7 @@ def _collect(
         available=sources.whole(size),
         growing=sources.ends(size),
         segment_bytes=size,
+        until_hole=to_time is not None,
     )
     segments: dict[str, Path] = {}
     to_fetch: list[str] = []
@@ -257,6 +258,8 @@ def _collect(
     fetched = download.fetch(to_fetch)
     segments |= {name.removesuffix(PARTIAL): path for name, path in fetched.items()}
     segments[newest], end = _furthest(settings, newest, sources, download, size)
+    if replay.missing and to_time:
+        _require_before_hole(settings, replay, segments, to_time, size)
     return CollectedWal(
         segments=segments,
         histories=histories,
@@ -264,6 +267,37 @@ def _collect(
         must_reach_lsn=None if to_time else end,
         scratch=scratch,
     )
+
+
+def _require_before_hole(
+    settings: Settings,
+    replay: log_positions.Replay,
+    segments: Mapping[str, Path],
+    to_time: datetime,
+    size: int,
+) -> None:
+    """Raise PreconditionError unless a commit from after the moment is before the hole.
+
+    Without one a recovery would not know that it is there, and would end only after it has replaced
+    what is there now.
+    """
+    assert replay.missing
+    last: datetime | None = None
+    for segment in reversed(replay.segments):
+        name = segment.name(size)
+        told = settings.database.bin_directory
+        last = postgres.last_commit_at(segments[name], name, told, segment_bytes=size)
+        if last is not None:
+            break
+    if last is None or last <= to_time:
+        until = f"only moments before {last.isoformat()}" if last else "no moment"
+        raise PreconditionError(
+            f"Collecting the WAL: segment {replay.missing.name(size)} is missing; from this base "
+            f"copy {until} can be reached.",
+            hint="Nothing was touched. Recover to a time before the gap, or to one after the next "
+            "base copy; `lifeboat points` shows the base copies.",
+        )
+    log.warning("Segment %s is missing, but comes later.", replay.missing.name(size))
 
 
 def _furthest(

@@ -40,7 +40,9 @@ def ship(config: ConfigOption = None) -> None:
 
     shipment = ship_wal(Backup(config=str(config or "")))
     partial = f" and the newest bytes of {shipment.partial}" if shipment.partial else ""
-    typer.echo(f"{len(shipment.segments)} segments{partial}")
+    until = shipment.held_until
+    held = f"; S3 holds all that was written until {until:%Y-%m-%d %H:%M:%S} UTC" if until else ""
+    typer.echo(f"{len(shipment.segments)} segments{partial}{held}")
 
 
 @wal.command()

@@ -114,9 +114,11 @@ class BucketPlan(RecoveryPlan):
     bring_back_bytes: int
     hide: int
     hours: tuple[Hour, ...]
+    warnings: tuple[str, ...] = ()
 
     def in_words(self) -> str:
-        return f"{super().in_words()}\n{hours_in_words(self.hours)}"
+        warned = (f"  WARNING:         {warning}" for warning in self.warnings)
+        return "\n".join((super().in_words(), *warned, hours_in_words(self.hours)))
 
 
 def hours_in_words(hours: Iterable[Hour]) -> str:

@@ -188,6 +188,7 @@ class Replay:
 
     timeline: int  # the timeline that the recovery follows
     segments: tuple[Segment, ...]
+    missing: Segment | None = None  # where it ends because of a hole
 
 
 def plan_replay(
@@ -200,11 +201,14 @@ def plan_replay(
     available: Iterable[Segment],
     growing: Iterable[Segment] = (),
     segment_bytes: int,
+    until_hole: bool = False,
 ) -> Replay:
     """Choose the segments from a base backup's start to the newest there is on a timeline.
 
     `ancestors` is the history of `target_timeline` (empty for the base's own timeline). Segments
-    that are `growing` may end within; they count only where nothing comes after them.
+    that are `growing` may end within; they count only where nothing comes after them. With
+    `until_hole` the way may end at a hole behind the consistent base: a moment before it can be
+    reached all the same, if it is proven to be before it.
 
     Raise PreconditionError, naming the first missing segment, if the log has a hole before its
     newest segment or ends before the base backup is consistent; and if the base backup is not an
@@ -213,11 +217,13 @@ def plan_replay(
     path = timeline_path(base_timeline, stop_lsn, target_timeline, ancestors)
     there = segments_along(path, available, growing, segment_bytes=segment_bytes)
     newest = max(there, default=-1)
-    needed_until = max(newest, (stop_lsn - 1) // segment_bytes)
+    consistent = (stop_lsn - 1) // segment_bytes
     chosen: list[Segment] = []
-    for number in range(start_lsn // segment_bytes, needed_until + 1):
+    for number in range(start_lsn // segment_bytes, max(newest, consistent) + 1):
         if number not in there:
             wanted = wanted_at(path, number, segment_bytes)
+            if until_hole and number > consistent:
+                return Replay(target_timeline, tuple(chosen), missing=wanted)
             newest_name = Segment(target_timeline, max(newest, 0)).name(segment_bytes)
             raise PreconditionError(
                 f"Collecting the WAL: segment {wanted.name(segment_bytes)} is missing "

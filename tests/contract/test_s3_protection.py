@@ -79,7 +79,7 @@ def test_suspended_versioning_protects_nothing(plain: s3.Bucket) -> None:
     plain.client.put_bucket_versioning(Bucket=NAME, VersioningConfiguration={"Status": "Suspended"})
     found = look(plain, Protection.VERSIONING)
     assert (found.state, found.evidence) == (State.EXPOSED, "versioning is suspended")
-    assert s3.is_versioned(plain) is False
+    assert s3.versioning_of(plain) == "suspended"
 
 
 def test_object_lock_that_the_bucket_can_not_have_is_told(plain: s3.Bucket) -> None:

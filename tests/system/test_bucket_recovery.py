@@ -15,15 +15,16 @@ from pathlib import Path
 
 import pytest
 
-from lifeboat.core.errors import RecoveryError, TransientError
+from lifeboat.core.errors import PreconditionError, RecoveryError, TransientError
 from lifeboat.core.points import Asset, Tier
 from lifeboat.core.requests import RecoverBucket
 from lifeboat.settings import Settings, load_settings
 from lifeboat.tools import filesystem, s3
 from lifeboat.tools.s3 import Bucket
 from staging.s3 import S3Server
-from tasks import bucket_recovery, catalogue, places, repair, vault
+from tasks import bucket_recovery, catalogue, places, preflight, repair, vault
 from tasks.record import recorded
+from tests.docs.test_s3 import POLICIES, actions
 from tests.system.conftest import S3_SECRETS, host_yaml
 from tests.system.test_s3 import lifeboat
 
@@ -223,7 +224,7 @@ def test_an_undamaged_bucket_is_left_alone_and_a_bucket_without_versions_is_refu
 def recover(settings: Settings, **asked) -> dict[str, str | int | float | bool]:
     """The steps of the flow, in this process."""
     request = RecoverBucket(config=str(settings.file), approval="preapproved", **asked)
-    place = bucket_recovery.Place(bucket=places.bucket(settings), name=settings.platform)
+    place = bucket_recovery.place_of(settings)
     with recorded("recover-bucket", platform="x", directory=None) as run:
         by_key = bucket_recovery.read_versions(place)
         choice = bucket_recovery.choose(place, by_key, request)
@@ -310,6 +311,34 @@ def test_a_repository_that_was_made_anew_gives_way_to_the_old_one(
     places.repository(backed_up, Asset.FILES, Tier.S3).check()
 
 
+def test_a_thief_who_suspended_versioning_or_lets_versions_expire_is_found_out(
+    backed_up: Settings, bucket: Bucket
+) -> None:
+    whole = objects(bucket)
+    soon = {
+        "ID": "tidy",
+        "Status": "Enabled",
+        "Filter": {"Prefix": ""},
+        "NoncurrentVersionExpiration": {"NoncurrentDays": 1},
+    }
+    bucket.client.put_bucket_lifecycle_configuration(
+        Bucket=bucket.name, LifecycleConfiguration={"Rules": [soon]}
+    )
+    attack(bucket)
+    bucket.client.put_bucket_versioning(
+        Bucket=bucket.name, VersioningConfiguration={"Status": "Suspended"}
+    )
+    with pytest.raises(PreconditionError, match="versioning is suspended"):
+        recover(backed_up)
+    bucket.client.put_bucket_versioning(
+        Bucket=bucket.name, VersioningConfiguration={"Status": "Enabled"}
+    )
+    plan = lifeboat("recover", "bucket", "--dry-run").stdout
+    assert "WARNING:         rule tidy removes old versions after 1 of 30 days" in plan
+    recover(backed_up)
+    assert objects(bucket) == {**whole, NOTE: b"Your backups are mine."}
+
+
 def test_garbage_in_a_mark_is_replaced_and_a_good_newer_one_is_not(
     backed_up: Settings,
     bucket: Bucket,
@@ -391,3 +420,49 @@ def test_a_key_that_can_not_delete_versions_is_enough(
     attack(bucket)
     recover(backed_up)
     assert objects(bucket) == {**whole, NOTE: b"Your backups are mine."}
+
+
+def test_the_policies_of_the_manual_are_enough_to_back_up_and_recover(
+    backed_up: Settings, bucket: Bucket
+) -> None:
+    """All that they do not allow is refused to everybody, and it works all the same."""
+    lifeboat("prepare", "s3")
+    refuse_all_but(bucket, actions(POLICIES["writer"], "Allow"))
+    lifeboat("backup", "files")
+    looks = {check.name: check for check in preflight.look(backed_up).checks}
+    assert "can't delete a version for good" in looks["bucket-protection"].evidence
+    assert str(looks["bucket-protection"].status) == "PASS", looks["bucket-protection"]
+    assert str(looks["bucket"].status) == "PASS", looks["bucket"]
+    with pytest.raises(PreconditionError, match="denied"):
+        recover(backed_up)  # it may not list versions
+
+
+def test_a_key_with_the_readers_and_the_writers_policy_recovers(
+    backed_up: Settings, bucket: Bucket
+) -> None:
+    whole = objects(bucket)
+    attack(bucket)
+    both = actions(POLICIES["writer"], "Allow") | actions(POLICIES["reader"], "Allow")
+    refuse_all_but(bucket, both)
+    recover(backed_up)
+    assert objects(bucket) == {**whole, NOTE: b"Your backups are mine."}
+
+
+def refuse_all_but(bucket: Bucket, allowed: set[str]) -> None:
+    """Refuse everybody every action of which the manual speaks, but for these."""
+    known = {
+        action
+        for policy in POLICIES.values()
+        for effect in ("Allow", "Deny")
+        for action in actions(policy, effect)
+    }
+    refusal = {
+        "Effect": "Deny",
+        "Principal": "*",
+        "Action": sorted(known - allowed),
+        "Resource": [f"arn:aws:s3:::{bucket.name}", f"arn:aws:s3:::{bucket.name}/*"],
+    }
+    bucket.client.put_bucket_policy(
+        Bucket=bucket.name,
+        Policy=json.dumps({"Version": "2012-10-17", "Statement": [refusal]}),
+    )

@@ -70,7 +70,7 @@ def test_a_bucket_is_prepared_from_the_shell_and_then_checked(settings: Settings
 
     planned = lifeboat("prepare", "s3", "--dry-run").stdout
     assert "would be set: versioning enabled" in planned
-    assert s3.is_versioned(places_bucket(settings)) is False
+    assert s3.versioning_of(places_bucket(settings)) == "never enabled"
     done = lifeboat("prepare", "s3").stdout
     assert "set: versioning enabled" in done
     assert "set: Object Lock: new versions in the whole bucket are locked for 30 days" in done
@@ -99,7 +99,9 @@ def test_the_check_says_fail_for_what_is_missing_and_unknown_for_what_it_may_not
         return next(str(check.status) for check in looks if check.name == "bucket-protection")
 
     assert found() == "FAIL"
-    told = s3.look(places_bucket(settings), protection.wanted(settings), Protection.VERSIONING)
+    told = s3.look(
+        places_bucket(settings), protection.wanted_of(settings.vault.s3), Protection.VERSIONING
+    )
     unseen = [told.model_copy(update={"state": State.UNKNOWN})]
     monkeypatch.setattr(protection, "look", lambda _: unseen)
     assert found() == "UNKNOWN"

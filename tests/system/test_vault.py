@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from lifeboat.core.errors import LockBusy, PreconditionError, RecoveryError
+from lifeboat.core.errors import LockBusy, PermanentError, PreconditionError, RecoveryError
 from lifeboat.core.points import Asset, DatabaseFacts, DirectoryFacts, Facts, Tier, point_id
 from lifeboat.settings import Settings, load_settings
-from lifeboat.tools import filesystem
+from lifeboat.tools import filesystem, restic
 from staging.ports import choose_ports
 from staging.s3 import S3Server
 from tasks import backup, catalogue, locks, marks, places, repair, retention, trees, vault
@@ -484,3 +484,50 @@ def test_nothing_goes_while_a_recovery_runs_or_a_tier_is_unknown(settings: Setti
     assert points_in(settings, Tier.LOCAL) == before
     with pytest.raises(PreconditionError, match="no such recovery point"):
         retention.hold(settings, "models-20200101T000000Z", why="x")
+
+
+# --- a source that a recovery takes away ----------------------------------------------------
+
+
+@pytest.mark.parametrize("harm", ["a directory was away for a moment", "all of it is gone"])
+def test_a_copy_that_is_taken_while_it_is_stored_makes_no_point(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, harm: str
+) -> None:
+    """Restic passes over what vanishes below a directory, and calls the rest a backup."""
+    root = settings.models.directories["models"]
+    (root / "inner").mkdir()
+    (root / "inner/weights.bin").write_bytes(b"x" * 1000)
+    vault.prepare_vault(settings)
+    facts = trees.gather_facts(settings, Asset.MODELS)
+    files, size = filesystem.tree_size(root)
+    whole = vault.Extent(files=files, bytes=size)
+    real = restic.Repository.backup
+
+    def backup_of_what_goes_away(self, paths, **more):
+        if harm == "all of it is gone":
+            done = real(self, paths, **more)
+            root.rename(root.with_name("taken"))
+            return done
+        away = (root / "inner").rename(root.with_name("away"))
+        try:
+            return real(self, paths, **more)
+        finally:
+            away.rename(root / "inner")
+
+    def store() -> None:
+        vault.store_snapshot(settings, Tier.LOCAL, facts, [root], whole)
+
+    monkeypatch.setattr(restic.Repository, "backup", backup_of_what_goes_away)
+    with pytest.raises(PermanentError, match="went away meanwhile"):
+        store()
+    assert catalogue.list_points(settings, assets=(Asset.MODELS,)) == ()
+    if harm == "all of it is gone":
+        return
+    with (
+        locks.recovery_lock(settings, run="recover-database"),
+        pytest.raises(LockBusy, match="recover-database"),
+    ):
+        store()
+    monkeypatch.setattr(restic.Repository, "backup", real)
+    store()
+    assert len(catalogue.list_points(settings, assets=(Asset.MODELS,))) == 1

@@ -17,12 +17,21 @@ import psutil
 import psycopg
 import pytest
 
+from lifeboat.core.errors import PreconditionError
 from lifeboat.core.marks import Kind, Sighting
 from lifeboat.core.points import Asset, Tier
 from lifeboat.settings import Settings, load_settings
 from staging import faults, load, processes
 from staging.site import Site
-from tasks import catalogue, marks, places, wal_continuity, wal_health, wal_witness
+from tasks import (
+    catalogue,
+    marks,
+    places,
+    wal_continuity,
+    wal_health,
+    wal_replay,
+    wal_witness,
+)
 from tasks.wal_health import ReceiverState
 from tests.system.test_recoveries import Shell
 
@@ -46,7 +55,7 @@ def shell(staging_site: Site, tmp_path_factory: pytest.TempPathFactory) -> Itera
     text = text.replace(
         "checks:\n", "checks:\n  window_seconds: 0.5\n  containers_running: {settle_seconds: 0.2}\n"
     )
-    text = text.replace("start_seconds: 8", "start_seconds: 60")
+    text = text.replace("start_seconds: 30", "start_seconds: 60")
     assert KEEP in text and "prefix: w" in text
     yaml.write_text(text)
     shell = Shell(staging_site, tmp_path_factory.mktemp("outside"))
@@ -165,19 +174,26 @@ def test_s3_is_away_under_load_and_nothing_is_lost(shell: Shell, settings: Setti
     shell.nothing_lost(record)
 
 
-def test_a_hole_is_told_and_closed_by_a_new_base_copy(shell: Shell, settings: Settings) -> None:
+def test_a_hole_is_told_and_closed_by_a_new_base_copy(
+    shell: Shell, settings: Settings, tmp_path: Path
+) -> None:
     shell.site.stack.stop(["keeper"])
     shell.run("backup", "database")
     shell.site.stack.start(["keeper"])
+    as_superuser(shell, "CREATE TABLE before_the_hole AS SELECT 1")
+    moment = now()
+    time.sleep(0.1)
+    as_superuser(shell, "DROP TABLE before_the_hole", "SELECT pg_switch_wal()")
     as_superuser(shell, "CREATE TABLE x AS SELECT 1", "DROP TABLE x")
     [(name,)] = as_superuser(shell, "SELECT pg_walfile_name(pg_switch_wal())")
     as_superuser(shell, "CREATE TABLE x AS SELECT 1", "DROP TABLE x", "SELECT pg_switch_wal()")
     before = wal_continuity.look(settings, Tier.LOCAL)
-    system = before.system_identifier
+    assert before.newest_base and before.newest_base.whole
     wait_until_held(settings, now())
+    in_the_hole = now()
     [path] = places.wal_directory(settings).glob(f"*/*/{name}")
     path.unlink()
-    places.bucket(settings).delete([places.wal_key(system, name)])
+    places.bucket(settings).delete([places.wal_key(before.system_identifier, name)])
 
     broken = wal_continuity.look(settings, Tier.S3)
     assert broken.newest_base and broken.newest_base.missing == name
@@ -193,6 +209,22 @@ def test_a_hole_is_told_and_closed_by_a_new_base_copy(shell: Shell, settings: Se
     assert wal_continuity.base_is_due_because(settings) is None
     gap = marks.read(settings, Kind.GAPS, f"local-{name}", from_bucket=True)
     assert name in gap.why
+
+    # What lies before the hole is not lost with it, and what lies in it is refused beforehand.
+    as_superuser(shell, "CHECKPOINT")
+    assert not (shell.site.database_directory / "pg_wal" / name).exists()
+    old = catalogue.read_facts(
+        settings, next(p for p in database_points(settings, Tier.S3) if p.taken_at < moment)
+    )
+    with pytest.raises(PreconditionError, match=f"{name} is missing.*only moments before"):
+        wal_replay.collect(
+            *(settings, old),
+            base=tmp_path / "base",
+            to_time=in_the_hole,
+            prefer=Tier.S3,
+        )
+    shell.recover("database", "--to-time", moment.isoformat())
+    assert as_superuser(shell, "SELECT count(*) FROM before_the_hole") == [(1,)]
 
 
 def receivers(shell: Shell) -> list[psutil.Process]:

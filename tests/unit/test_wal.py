@@ -75,7 +75,17 @@ def test_what_is_no_position_is_refused(text: str) -> None:
         Position.parse(text)
 
 
-def plan(available, growing=(), *, target=1, ancestors=(), base=1, start=0x2000028, stop=0x2000100):
+def plan(
+    available,
+    growing=(),
+    *,
+    target=1,
+    ancestors=(),
+    base=1,
+    start=0x2000028,
+    stop=0x2000100,
+    until_hole=False,
+):
     return plan_replay(
         base_timeline=base,
         start_lsn=start,
@@ -85,6 +95,7 @@ def plan(available, growing=(), *, target=1, ancestors=(), base=1, start=0x20000
         available=available,
         growing=growing,
         segment_bytes=SIZE,
+        until_hole=until_hole,
     )
 
 
@@ -103,6 +114,16 @@ def test_a_hole_is_named_and_without_one_nothing_is_left_out(newest: int, missin
 def test_wal_that_ends_before_the_base_is_consistent_is_a_hole() -> None:
     with pytest.raises(PreconditionError, match="000000010000000000000003"):
         plan({Segment(1, 2)}, stop=3 * SIZE + 100)
+
+
+def test_the_way_to_an_earlier_moment_may_end_at_a_hole_behind_the_base() -> None:
+    there = {Segment(1, n) for n in (2, 3, 4, 6, 7)}
+    found = plan(there, stop=3 * SIZE + 100, until_hole=True)
+    assert found.segments == (Segment(1, 2), Segment(1, 3), Segment(1, 4))
+    assert found.missing == Segment(1, 5)
+    assert plan(there | {Segment(1, 5)}, until_hole=True).missing is None
+    with pytest.raises(PreconditionError, match=Segment(1, 5).name(SIZE)):
+        plan(there, stop=5 * SIZE + 100, until_hole=True)
 
 
 SWITCH = 4 * SIZE + 1000  # timeline 2 began in the middle of segment 4

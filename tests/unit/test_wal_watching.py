@@ -9,7 +9,7 @@ import pytest
 
 from lifeboat.core.errors import TransientError
 from lifeboat.settings import Settings, load_settings
-from lifeboat.tools import postgres
+from lifeboat.tools import postgres, process
 from tasks import wal_health, wal_receiver
 from tasks.wal_health import ReceiverState
 from tasks.wal_receiver import PATIENCE_SECONDS, Vigil
@@ -176,3 +176,15 @@ def test_behind_a_hole_the_receiver_begins_in_a_directory_of_its_own(settings, m
         )
         anew.mkdir()
         assert wal_receiver.receiver_directory(settings, identity) == anew
+
+
+def test_a_program_is_ended_as_soon_as_the_one_who_looks_says_so() -> None:
+    began = time.monotonic()
+
+    def look() -> None:
+        if time.monotonic() - began > 0.3:
+            raise TransientError("It hangs.")
+
+    with pytest.raises(TransientError, match="It hangs"):
+        process.run(["sleep", "60"], doing="Waiting", on_look=look)
+    assert time.monotonic() - began < 10

@@ -162,6 +162,32 @@ def end_of_wal(
 
     A recovery that has this segment and ends before that position stopped short.
     """
+    said = _dump(path, name, bin_directory, segment_bytes, "--stats")
+    match = re.search(rb"between ([0-9A-F]+/[0-9A-F]+) and ([0-9A-F]+/[0-9A-F]+)", said)
+    if not match:
+        return None
+    start, end = (parse_lsn(group.decode()) for group in match.groups())
+    return end if end > start else None
+
+
+def last_commit_at(
+    path: Path, name: str, bin_directory: Path | None, *, segment_bytes: int
+) -> datetime | None:
+    """When the last commit in a segment's file was made; None if it holds none.
+
+    A recovery to a moment needs a commit from after it, by which it knows that it is there.
+    """
+    said = _dump(path, name, bin_directory, segment_bytes, "--rmgr=Transaction")
+    found = re.findall(rb"COMMIT(?:_PREPARED \d+:)? (\d{4}-\d\d-\d\d [\d:.]+) UTC", said)
+    if not found:
+        return None
+    return datetime.fromisoformat(found[-1].decode()).replace(tzinfo=timezone.utc)
+
+
+def _dump(
+    path: Path, name: str, bin_directory: Path | None, segment_bytes: int, wanted: str
+) -> bytes:
+    """What pg_waldump says of a segment's file, up to its last whole record."""
     segment = Segment.parse(name, segment_bytes)
     if segment is None:
         raise PermanentError(f"Reading {path}: {name} is no name of a WAL segment.")
@@ -173,20 +199,17 @@ def end_of_wal(
         try:
             told = process.run(
                 [
-                    *(program, "--stats", "--path", directory),
+                    *(program, wanted, "--path", directory),
                     *("--timeline", str(segment.timeline)),
                     *("--start", format_lsn(begin), "--end", format_lsn(begin + segment_bytes)),
                 ],
-                doing=f"Looking for the last record of {name}",
+                doing=f"Reading the records of {name}",
+                env={"TZ": "UTC"},
                 ok_codes=(0, 1),
             )
         except CommandFailed:
-            return None
-    match = re.search(rb"between ([0-9A-F]+/[0-9A-F]+) and ([0-9A-F]+/[0-9A-F]+)", told.stdout)
-    if not match:
-        return None
-    start, end = (parse_lsn(group.decode()) for group in match.groups())
-    return end if end > start else None
+            return b""
+    return told.stdout
 
 
 # --- telling recovery -----------------------------------------------------------------------

@@ -6,9 +6,9 @@ one, `lifecycle` and `policy` for what is shared with others, `locks` for single
 
 from lifeboat.tools.s3.asking import Absent, Denied
 from lifeboat.tools.s3.bucket import Bucket, Object, Upload
-from lifeboat.tools.s3.guards import default_retention
+from lifeboat.tools.s3.guards import dangerous_rules, default_retention
 from lifeboat.tools.s3.locks import lock, locked_until
-from lifeboat.tools.s3.protection import SETTABLE, is_versioned, look, protect
+from lifeboat.tools.s3.protection import SETTABLE, look, protect, versioning_of
 from lifeboat.tools.s3.versions import (
     beginning_of,
     list_versions,
@@ -25,8 +25,8 @@ __all__ = [
     "Object",
     "Upload",
     "beginning_of",
+    "dangerous_rules",
     "default_retention",
-    "is_versioned",
     "list_versions",
     "lock",
     "locked_until",
@@ -35,4 +35,5 @@ __all__ = [
     "origin_of",
     "protect",
     "sha256_of",
+    "versioning_of",
 ]

@@ -95,6 +95,15 @@ def _set_object_lock(bucket: Bucket, wanted: Wanted, *, dry_run: bool) -> str:
     )
 
 
+def dangerous_rules(bucket: Bucket, wanted: Wanted) -> tuple[str, ...]:
+    """What is about to remove backups, or their old versions, too soon; as far as we may see."""
+    try:
+        rules = _rules(bucket).get("Rules", ())
+    except (Absent, Denied):
+        return ()
+    return tuple(lifecycle.dangers(rules, bucket.full_key(""), wanted))
+
+
 def _rules(bucket: Bucket) -> dict[str, Any]:
     return ask(
         bucket,

@@ -73,10 +73,18 @@ def is_as_wanted(existing: Sequence[Rule], ours: Sequence[Rule]) -> bool:
 
 
 def problems(rules: Sequence[Rule], prefix: str, wanted: Wanted) -> Iterator[str]:
-    """What is wrong with all rules together, whoever made them.
+    """What is wrong with all rules together, whoever made them."""
+    yield from dangers(rules, prefix, wanted)
+    enabled = [rule for rule in rules if rule.get("Status") == "Enabled"]
+    whole = [rule for rule in enabled if prefix.startswith(_prefix_of(rule)) and _for_all(rule)]
+    if not any("NoncurrentVersionExpiration" in rule for rule in whole):
+        yield "no rule removes old versions, which are paid for without end"
+    if not any("AbortIncompleteMultipartUpload" in rule for rule in whole):
+        yield "no rule gives up unfinished uploads, which are paid for without end"
 
-    Dangers first: rules that let backups, or their old versions, go too soon.
-    """
+
+def dangers(rules: Sequence[Rule], prefix: str, wanted: Wanted) -> Iterator[str]:
+    """Rules that let backups, or their old versions, go too soon. A thief may have made them."""
     enabled = [rule for rule in rules if rule.get("Status") == "Enabled"]
     short_lived = tuple(prefix + below for below in (*wanted.passing, *wanted.rewritten))
     for rule in enabled:
@@ -93,11 +101,6 @@ def problems(rules: Sequence[Rule], prefix: str, wanted: Wanted) -> Iterator[str
         days = rule.get("NoncurrentVersionExpiration", {}).get("NoncurrentDays")
         if days is not None and days < wanted.undo_days and not there.startswith(short_lived):
             yield f"rule {name} removes old versions after {days} of {wanted.undo_days} days"
-    whole = [rule for rule in enabled if prefix.startswith(_prefix_of(rule)) and _for_all(rule)]
-    if not any("NoncurrentVersionExpiration" in rule for rule in whole):
-        yield "no rule removes old versions, which are paid for without end"
-    if not any("AbortIncompleteMultipartUpload" in rule for rule in whole):
-        yield "no rule gives up unfinished uploads, which are paid for without end"
 
 
 def _filter_of(rule: Rule) -> Mapping[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from lifeboat.core.errors import PermanentError, PreconditionError
 from lifeboat.core.protection import Finding, Protection, State, Wanted
 from lifeboat.tools.s3.asking import Absent, Denied, Refused, ask
@@ -57,11 +59,15 @@ def protect(
         ) from told
 
 
-def is_versioned(bucket: Bucket) -> bool | None:
-    """Whether old versions are kept; None if our key may not know."""
+Versioning = Literal["enabled", "suspended", "never enabled", "unknown"]
+
+
+def versioning_of(bucket: Bucket) -> Versioning:
+    """Whether old versions are kept, as far as our key may know."""
     try:
-        return ask(bucket, "get_bucket_versioning").get("Status") == "Enabled"
+        status = ask(bucket, "get_bucket_versioning").get("Status")
     except Absent:
-        return False
+        return "never enabled"
     except Denied:
-        return None
+        return "unknown"
+    return {"Enabled": "enabled", "Suspended": "suspended"}.get(status, "never enabled")
