@@ -118,6 +118,14 @@ def wait_until_held(settings: Settings, moment: datetime) -> None:
     until(lambda: held_in_bucket(settings) > moment)
 
 
+def wait_until_whole(settings: Settings) -> None:
+    """After a recovery to an earlier moment the next base copy has to come first."""
+    until(
+        lambda: (newest := wal_continuity.look(settings, Tier.S3).newest_base) and newest.whole,
+        seconds=150,
+    )
+
+
 def now() -> datetime:
     return datetime.now(timezone.utc)
 
@@ -162,8 +170,7 @@ def test_s3_is_away_under_load_and_nothing_is_lost(shell: Shell, settings: Setti
         back = now()
         wait_until_held(settings, back)
     wait_until_held(settings, now())
-    found = wal_continuity.look(settings, Tier.S3)
-    assert found.newest_base and found.newest_base.whole
+    wait_until_whole(settings)
 
     # All of it is really in S3: nothing else is left.
     shell.site.stack.stop(["keeper"])
@@ -225,6 +232,7 @@ def test_a_hole_is_told_and_closed_by_a_new_base_copy(
         )
     shell.recover("database", "--to-time", moment.isoformat())
     assert as_superuser(shell, "SELECT count(*) FROM before_the_hole") == [(1,)]
+    wait_until_whole(settings)
 
 
 def receivers(shell: Shell) -> list[psutil.Process]:
@@ -265,8 +273,7 @@ def test_a_receiver_that_is_gone_or_hangs_is_told_and_replaced(
     wait_until_held(settings, now())
     if victim.is_running():
         victim.kill()
-    found = wal_continuity.look(settings, Tier.S3)
-    assert found.newest_base and found.newest_base.whole
+    wait_until_whole(settings)
 
 
 def test_a_lost_slot_is_told_and_the_receiver_begins_anew(shell: Shell, settings: Settings) -> None:
