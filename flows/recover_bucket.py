@@ -34,6 +34,7 @@ def recover_bucket(request: RecoverBucket = RecoverBucket()) -> RunRecord | Reco
         approval.approve(plan, request.approval)
 
         bucket_recovery.bring_back(place, choice)
-        bucket_recovery.hide(place, choice)
+        if request.hide_newer:
+            bucket_recovery.hide(place, choice)
         bucket_recovery.prove(place, choice)
     return run.record

@@ -342,8 +342,6 @@ def bring_back(place: Place, choice: Choice) -> None:
 def hide(place: Place, choice: Choice) -> None:
     """Put delete markers on restic's objects that came later; their versions stay."""
     keys = [decision.key for decision in choice.of(Fate.HIDE)]
-    if not keys:
-        return
     if s3.versioning_of(place.bucket) != "enabled":
         raise PreconditionError(
             f"Hiding objects in bucket {place.bucket.name}: whether it keeps versions is not known "

@@ -147,7 +147,7 @@ def renew_locks(settings: Settings, *, everything: bool = False) -> int:
     at once. Nothing is done where the bucket has no Object Lock, or is done without it.
     """
     told = settings.vault.s3
-    if Protection.OBJECT_LOCK in told.without:
+    if {Protection.OBJECT_LOCK, Protection.LOCK_RENEWAL} & set(told.without):
         return 0
     bucket, want, now = places.bucket(settings), wanted_of(settings.vault.s3), clock.now()
     try:

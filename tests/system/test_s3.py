@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lifeboat.core.errors import PreconditionError
-from lifeboat.core.protection import Protection, State
+from lifeboat.core.protection import Protection, State, Wanted
 from lifeboat.settings import Settings
 from lifeboat.tools import restic, s3
 from lifeboat.tools.s3 import Bucket, guards
@@ -34,6 +34,9 @@ def test_unfinished_uploads_are_listed_over_several_pages_and_aborted(bucket: Bu
     bucket.abort_uploads(begun)
     assert bucket.unfinished_uploads() == ()
     assert len(client.list_multipart_uploads(Bucket=bucket.name)["Uploads"]) == 1
+
+
+WANTED = Wanted(undo_days=30, lock_days=30, lock_mode="governance")
 
 
 # --- protection -----------------------------------------------------------------------------
@@ -185,3 +188,16 @@ def test_restic_works_in_a_locked_bucket_and_its_old_packs_are_locked_anew(
     with clock.set_to(now + timedelta(days=39)):
         assert "0 are no longer locked" in protection.require_protection(told)
     assert protection.renew_locks(without(settings, Protection.OBJECT_LOCK), everything=True) == 0
+
+
+def test_a_lock_is_lengthened_in_the_mode_that_it_has(bucket: Bucket) -> None:
+    for setting in ("versioning", "object-lock"):
+        s3.protect(bucket, WANTED, Protection(setting))
+    soon = datetime.now(timezone.utc).replace(microsecond=0) + timedelta(days=40)
+    for mode, other in (("governance", "compliance"), ("compliance", "governance")):
+        bucket.put(mode, b"x")
+        s3.lock(bucket, mode, mode=mode, until=soon)
+        s3.lock(bucket, mode, mode=other, until=soon + timedelta(days=1))
+        assert s3.locked_until(bucket, mode) == soon + timedelta(days=1)
+    with pytest.raises(PreconditionError, match="denied"):
+        s3.lock(bucket, "compliance", mode="compliance", until=soon)

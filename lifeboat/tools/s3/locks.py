@@ -8,27 +8,46 @@ s3:PutObjectRetention; to shorten it, the right to bypass.
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
+from lifeboat.core.errors import PreconditionError
 from lifeboat.tools.s3.asking import ask
 from lifeboat.tools.s3.bucket import Bucket
 
 
 def locked_until(bucket: Bucket, key: str) -> datetime | None:
     """Until when the current version can't be deleted; None if it is not locked."""
-    told = ask(
-        bucket,
-        "get_object_retention",
-        none_if={"NoSuchObjectLockConfiguration", "InvalidRequest"},
-        Key=bucket.full_key(key),
-    )
-    return told.get("Retention", {}).get("RetainUntilDate")
+    return _retention(bucket, key).get("RetainUntilDate")
 
 
 def lock(bucket: Bucket, key: str, *, mode: str, until: datetime) -> None:
-    """Lock the current version until then, if it is not locked for longer already."""
+    """Lock the current version until then, if it is not locked for longer already.
+
+    One that is locked in another mode keeps that mode: to change it needs the right to bypass.
+    """
+    try:
+        _lock(bucket, key, mode, until)
+    except PreconditionError:
+        other = _retention(bucket, key).get("Mode", "").lower()
+        if other in ("", mode):
+            raise
+        _lock(bucket, key, other, until)
+
+
+def _lock(bucket: Bucket, key: str, mode: str, until: datetime) -> None:
     with bucket.told(f"Locking {key} in bucket {bucket.name}"):
         bucket.client.put_object_retention(
             Bucket=bucket.name,
             Key=bucket.full_key(key),
             Retention={"Mode": mode.upper(), "RetainUntilDate": until},
         )
+
+
+def _retention(bucket: Bucket, key: str) -> dict[str, Any]:
+    told = ask(
+        bucket,
+        "get_object_retention",
+        none_if={"NoSuchObjectLockConfiguration", "InvalidRequest"},
+        Key=bucket.full_key(key),
+    )
+    return told.get("Retention", {})
