@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 
 from pydantic import BaseModel, ConfigDict
@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from lifeboat.core import retention
 from lifeboat.core.errors import PreconditionError
 from lifeboat.core.marks import Hold, Kind
-from lifeboat.core.points import Asset, RecoveryPoint, Tier
+from lifeboat.core.points import Asset, RecoveryPoint, Tier, merge_copies
 from lifeboat.core.retention import Decision, Policy
 from lifeboat.settings import Settings
 from tasks import catalogue, clock, journals, locks, marks, places
@@ -111,16 +111,16 @@ def _wal_to_remove(
     return {tier: tuple(sorted(names)) for tier, names in found.items()}
 
 
-def _segment_bytes(settings: Settings, kept: Mapping[Tier, Sequence[RecoveryPoint]]) -> int | None:
+def _segment_bytes(settings: Settings, kept: Mapping[Tier, Iterable[RecoveryPoint]]) -> int | None:
     """How long the database's WAL segments are, as the newest and the oldest base copies say.
 
     None if that changed between them, or if there is none: then no name tells what is needed.
     """
+    points = merge_copies(point for found in kept.values() for point in found)
     told = {
         facts.wal_segment_bytes
-        for tier, points in kept.items()
-        for point in {p.id: p for p in (*points[:1], *points[-1:])}.values()
-        if (facts := catalogue.read_facts(settings, point, tier).database)
+        for point in (*points[:1], *points[1:][-1:])
+        if (facts := catalogue.read_facts(settings, point).database)
     }
     if len(told) > 1:
         log.warning("No WAL is removed: the segments' length changed between the base copies.")
