@@ -76,17 +76,18 @@ def running() -> Iterator[Process]:
 
 
 def clean() -> int:
-    """Stop the staging stack and remove whatever Lifeboat put into this checkout.
+    """Stop the staging stack and what `make up` started, and remove whatever Lifeboat put into this checkout.
 
     Nothing is removed under a program that still runs: those are named instead.
     """
     state, venv = ROOT / ".lifeboat", ROOT / ".venv"
     lifeboat = venv / "bin" / "lifeboat"
     if lifeboat.exists() and processes_using(state):
-        try:
-            subprocess.run([lifeboat, "stack", "down"], cwd=ROOT, timeout=STOP_SECONDS)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            print(f"lifeboat stack down: {error}", file=sys.stderr)
+        for words in (("stack", "down"), ("down",)):
+            try:
+                subprocess.run([lifeboat, *words], cwd=ROOT, timeout=STOP_SECONDS)
+            except (OSError, subprocess.TimeoutExpired) as error:
+                print(f"lifeboat {' '.join(words)}: {error}", file=sys.stderr)
     if users := processes_using(state, venv):
         print("Nothing was removed, for these still run from here:", file=sys.stderr)
         print(*(f"  {process}" for process in users), sep="\n", file=sys.stderr)
