@@ -42,6 +42,10 @@ log = logging.getLogger("lifeboat.restic")
 
 MINIMUM_VERSION = (0, 17)  # the first whose restore can leave alone what is already right
 
+STALL_SECONDS = 1800.0
+"""So long a backup may stand still before it counts as hanging: restic has been seen to wait for
+itself for ever when a disk was full."""
+
 Overwrite = Literal["always", "if-changed", "never"]
 _Picked = TypeVar("_Picked")
 
@@ -107,6 +111,11 @@ _BY_TEXT: tuple[tuple[str, type[RecoveryError], str], ...] = (
         r"|pack .* contains .* errors|repository contains",
         VerificationFailed,
         "This repository is damaged. Recover from the other tier (--from local, --from s3).",
+    ),
+    (
+        r"made no progress",
+        TransientError,
+        "It hung and was ended. Look for a full disk or a storage that does not answer.",
     ),
     (
         r"connection refused|connection reset|no route to host|no such host|i/o timeout|"
@@ -403,6 +412,8 @@ class Repository:
             doing=doing,
             cwd=cwd,
             on_line=heard.take,
+            # Without progress it says nothing, so that nothing can be told of it.
+            on_look=heard.require_progress if on_progress else None,
             problems=problems,
             ok_codes=(0, _INCOMPLETE),
             timeout_seconds=timeout_seconds,
@@ -846,6 +857,13 @@ class _Heard:
     )
     _began: float = field(default_factory=time.monotonic)
     _reported: float = 0.0
+    _done: tuple[int, int] = (0, 0)
+    _moved_at: float = field(default_factory=time.monotonic)
+
+    def require_progress(self) -> None:
+        """Raise _GaveUp if what is told of has stood still for too long."""
+        if time.monotonic() - self._moved_at > STALL_SECONDS:
+            raise _GaveUp(f"it made no progress for {STALL_SECONDS:g} s")
 
     def take(self, line: str) -> None:
         if '"action":"unchanged"' in line:
@@ -856,6 +874,9 @@ class _Heard:
             return  # a line for people
         kind = told.get("message_type")
         if kind == "status":
+            done = (told.get("bytes_done", 0), told.get("files_done", 0))
+            if done != self._done:
+                self._done, self._moved_at = done, time.monotonic()
             self._report(told)
         elif kind == "verbose_status":
             self.actions[told["action"]][told["item"].removeprefix("/")] = told.get("size", 0)

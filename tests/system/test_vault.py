@@ -254,9 +254,11 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_leaves_no_point_and_the_original_data(
-    settings: Settings, small_disk: Path
+    settings: Settings, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """S3 has its copy all the same: the tiers fail apart."""
+    # Now and then restic waits for itself on a full disk.
+    monkeypatch.setattr(restic, "STALL_SECONDS", 40.0)
     big = settings.models.directories["models"] / "big.bin"
     big.write_bytes(random.Random(1).randbytes(40 << 20))
     told = settings.vault.model_copy(update={"local": small_disk})
