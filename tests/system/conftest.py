@@ -94,7 +94,10 @@ S3_SECRETS = {"AWS_ACCESS_KEY_ID": "test-access", "AWS_SECRET_ACCESS_KEY": "test
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """A running SeaweedFS. Mark the module with `pytest.mark.xdist_group("s3")`."""
-    server = S3Server(tmp_path_factory.mktemp("s3"), choose_ports(), *S3_SECRETS.values())
+    directory = tmp_path_factory.mktemp("s3")
+    # A bucket takes one volume instead of seven: many tests with one each would use up all.
+    (directory / "master.toml").write_text("[master.volume_growth]\ncopy_1 = 1\n")
+    server = S3Server(directory, choose_ports(), *S3_SECRETS.values())
     server.start()
     try:
         yield server

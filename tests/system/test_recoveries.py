@@ -421,3 +421,36 @@ def test_the_server_comes_back_from_the_bucket_and_one_secret(shell: Shell, tmp_
     assert (site.server / "app" / "cad_platform").is_dir()
     shell.run("verify")
     shell.run("backup", "files")
+
+
+def test_the_server_comes_back_though_a_thief_destroyed_the_bucket_too(shell: Shell) -> None:
+    site = shell.site
+    record = shell.write()
+    for asset in ("files", "database", "config"):
+        shell.run("backup", asset)
+    shell.run("wal", "ship")
+    s3 = load_settings(site.settings_path).vault.s3
+    from tasks import places
+
+    bucket = places.bucket(load_settings(site.settings_path))
+    faults.break_site(site, "lose-server")
+    before = {item.key for item in bucket.list() if "/locks/" not in item.key}
+    poll_next_second()
+    bucket.delete([item.key for item in bucket.list()])
+    where = ("--bucket", s3.bucket, "--endpoint", s3.endpoint)
+    no_config = {"LIFEBOAT_CONFIG": "/nonexistent"}
+    nothing = ("recover", "server", *where, "--into", str(site.server))
+    assert "no repository" in shell.run(*nothing, ok=3, **no_config).stderr
+    shell.run("recover", "bucket", *where, "--approve", s3.bucket, **no_config)
+    assert before <= {item.key for item in bucket.list()}
+    done = shell.run(*nothing, "--approve", PLATFORM, "--json", **no_config)
+    checks = json.loads(done.stdout)["verdict"]["checks"]
+    assert {check["status"] for check in checks} == {"PASS"}
+    shell.nothing_lost(record)
+
+
+def poll_next_second() -> None:
+    """Stores tell the time of a version in whole seconds."""
+    begun = int(time.time())
+    while int(time.time()) <= begun + 1:
+        time.sleep(0.02)
