@@ -3,7 +3,8 @@
 Real: restic with both tiers (a directory, and SeaweedFS), the flows that back up, test and prune,
 their locks, marks and records, the policy of the plan (30 days here, 90 in S3). Set: the clock.
 Small: the data. Stand-ins: PostgreSQL (a base copy is a file with true facts, a segment of WAL some
-bytes, and that a base was verified is only marked), and the number of backups each day.
+bytes, and that a base was verified is only marked), and how often: a backup of each a day, a prune
+every other day.
 
 Troubles come by chance, but the same each time: S3 is away, restic is killed in a backup or in a
 prune, a test fails, the clock is an hour off, a recovery holds the platform, the host is down.
@@ -12,6 +13,7 @@ After every single day it is looked what the stores hold.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.util
 import logging
@@ -88,6 +90,7 @@ exec {restic} "$@"
 """
 
 
+@functools.cache
 def alone(flow: str) -> Callable:
     """A flow without Prefect, whatever else this process has imported."""
     spec = importlib.util.spec_from_file_location(f"alone_{flow}", f"flows/{flow}.py")
@@ -134,6 +137,11 @@ def platform(
     yield found
 
 
+@functools.lru_cache
+def _read(path: Path, text: str) -> Settings:
+    return load_settings(path)
+
+
 @dataclass
 class Platform:
     """A host with a little data, and what it should know of its own vault."""
@@ -167,7 +175,7 @@ class Platform:
 
     @property
     def settings(self) -> Settings:
-        return load_settings(self.config)
+        return _read(self.config, self.config.read_text())
 
     # --- the day's work ---------------------------------------------------------------------
 
@@ -322,8 +330,9 @@ class Platform:
         with self.trouble(what):
             if what == "host is down":
                 return
-            with self.at(3):
-                self.prune()
+            if day % 2 == 0:  # or else most of the time would go into deciding that nothing goes
+                with self.at(3):
+                    self.prune()
             with self.at(5):
                 if what == "test fails" and day:
                     with self.damaged_point():
@@ -351,7 +360,7 @@ def look(platform: Platform, day: int, what: str | None) -> None:
     platform.now = START + (day + 1) * DAY
     platform.troubled_days = platform.troubled_days + 1 if what else 0
     settings = platform.settings
-    # What seldom changes is looked at every fourth day; what went meanwhile is missed then.
+    # What is seldom backed up is looked at every fourth day; what went meanwhile is missed then.
     assets = tuple(Asset) if day % 4 == 0 else (Asset.FILES, Asset.DATABASE)
     points = catalogue.list_points(settings, assets=assets, tiers=TIERS)
     held = retention.held_points(settings)

@@ -261,6 +261,33 @@ def test_a_copy_over_which_no_standby_opens_says_that_it_can_not_go_on(
             assert postgres.stayed(server) is stays
 
 
+def test_where_a_recovery_ended_is_not_mistaken_for_another_servers_timeline(
+    cluster: Cluster, copied: Path, tmp_path: Path
+) -> None:
+    """A history with a higher number is staged with the others, so that the new one is new."""
+    foreign = tmp_path / "00000009.history"
+    foreign.write_text("1\t0/1000028\tof another server\n")
+    garbled = tmp_path / "00000007.history"
+    garbled.write_bytes(b"\xff\x00 no history")
+    postgres.prepare_scratch(copied, postgres_bin())
+    postgres.stage_recovery(
+        copied,
+        segments={},
+        histories={foreign.name: foreign, garbled.name: garbled},
+        target_time=None,
+        target_timeline=1,
+    )
+    with started(copied) as server:
+        assert postgres.identify(server).timeline == 2
+        reached = postgres.recovered_to(copied)
+        assert reached.timeline == 2
+        assert reached.lsn > 0x2000000
+        system = postgres.identify(server).system_identifier
+    found = postgres.salvage_segments(copied, system, 16 << 20)
+    assert {garbled.name, foreign.name, "00000002.history"} <= set(found)
+    assert any(name.startswith("00000002") and not name.endswith("y") for name in found)
+
+
 # --- it is asked the truth ------------------------------------------------------------------
 
 
