@@ -76,7 +76,7 @@ def running() -> Iterator[Process]:
 
 
 def clean() -> int:
-    """Stop the staging stack and what `make up` started, and remove whatever Lifeboat put into this checkout.
+    """Stop the staging stack, and what `make up` started, and remove what Lifeboat put in here.
 
     Nothing is removed under a program that still runs: those are named instead.
     """
