@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from lifeboat.core.errors import RecoveryError
 from lifeboat.core.points import (
     FACTS_NAME,
     Asset,
@@ -156,10 +157,18 @@ def publish_hot_copy(settings: Settings, copy: BaseCopy, facts: Facts) -> Path:
 
 
 def _newest_trusted(settings: Settings) -> set[Path]:
-    """The newest hot copy that nothing speaks against: asked of this host alone, S3 may be away."""
-    points = catalogue.list_points(
-        settings, assets=(Asset.DATABASE,), tiers=(Tier.HOT, Tier.LOCAL), tolerate_failures=True
-    )
+    """The newest hot copy that nothing speaks against; all that are there if it can't be told.
+
+    Asked of this host alone: S3 may be away.
+    """
+    tiers = (Tier.HOT, Tier.LOCAL)
+    try:
+        points = catalogue.list_points(
+            settings, assets=(Asset.DATABASE,), tiers=tiers, tolerate_failures=True
+        )
+    except RecoveryError as error:
+        log.error("Every hot copy is kept, for which one is trusted can't be told: %s", error)
+        return set(places.hot_directory(settings).iterdir())
     trusted = (p.copies[Tier.HOT] for p in points if Tier.HOT in p.copies and not p.suspicion)
     return {Path(copy) for copy in itertools.islice(trusted, 1)}
 
