@@ -55,9 +55,8 @@ def _staging_site_and_copy(tmp_path_factory):
 def staging_site(_staging_site_and_copy) -> Site:
     """A running staging platform, as it was made, whatever an earlier module did to it.
 
-    It is shared: mark the module with `pytest.mark.xdist_group("staging")`, or "staging-vault" if
-    it is about the vault; these two run side by side. S3 keeps what an earlier module put there;
-    take a bucket or prefix of your own.
+    Each worker of a test run has one, which its modules share one after the other. S3 keeps what an
+    earlier module put there; take a bucket or prefix of your own.
     """
     site, untouched = _staging_site_and_copy
     reset_server(site, untouched)
@@ -93,7 +92,7 @@ S3_SECRETS = {"AWS_ACCESS_KEY_ID": "test-access", "AWS_SECRET_ACCESS_KEY": "test
 
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """A running SeaweedFS. Mark the module with `pytest.mark.xdist_group("s3")`."""
+    """A running SeaweedFS."""
     directory = tmp_path_factory.mktemp("s3")
     # A bucket takes one volume instead of seven: many tests with one each would use up all.
     (directory / "master.toml").write_text("[master.volume_growth]\ncopy_1 = 1\n")

@@ -47,7 +47,7 @@ from staging.s3 import S3Server
 from tasks import backup, catalogue, clock, locks, marks, orchestration, places, retention, vault
 from tests.system.quick_keys import make_quick, make_quick_in
 
-pytestmark = [pytest.mark.system, pytest.mark.xdist_group("vault"), pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(1800)]
 
 DAYS = 120
 SEED = 20260120

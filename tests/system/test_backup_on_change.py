@@ -14,7 +14,7 @@ from lifeboat.core.marks import Kind, Sighting
 from lifeboat.core.points import Asset, Tier
 from tasks import catalogue, certificates, marks, places, trees
 
-pytestmark = [pytest.mark.system, pytest.mark.xdist_group("hosts")]
+pytestmark = [pytest.mark.system]
 
 DEAD = "http://127.0.0.1:9"
 PUBLIC = "  public: {{repository: ../config.git, paths: [config/nginx]{}}}"

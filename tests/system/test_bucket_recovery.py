@@ -29,7 +29,7 @@ from tests.system.conftest import S3_SECRETS, host_yaml
 from tests.system.test_s3 import lifeboat
 
 SIGHTING = "records/sightings/files.json"
-pytestmark = [pytest.mark.system, pytest.mark.xdist_group("s3")]
+pytestmark = [pytest.mark.system]
 
 NOTE = "READ_ME_TO_RECOVER.txt"
 SEGMENT = "database/wal/7576/00000001/000000010000000000000007.zst.age"

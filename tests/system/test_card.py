@@ -10,7 +10,7 @@ import subprocess
 
 import pytest
 
-pytestmark = [pytest.mark.system, pytest.mark.xdist_group("hosts")]
+pytestmark = [pytest.mark.system]
 
 CARD = """\
 card:

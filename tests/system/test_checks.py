@@ -30,7 +30,7 @@ from tasks import trees, verification
 from tasks.checks.context import Context
 from tasks.database import connection
 
-pytestmark = [pytest.mark.system, pytest.mark.xdist_group("staging")]
+pytestmark = [pytest.mark.system]
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ from lifeboat.tools import seal
 from staging.site import Site
 from tasks import catalogue, marks, places
 
-pytestmark = [pytest.mark.system, pytest.mark.xdist_group("staging-vault")]
+pytestmark = [pytest.mark.system]
 
 PROVEN = ("config", "files", "models", "database")
 

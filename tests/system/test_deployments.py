@@ -15,7 +15,7 @@ from staging.orchestrator import Orchestrator
 from tasks import deployment
 from tasks.deployment import DECLARATION
 
-pytestmark = [pytest.mark.system, pytest.mark.xdist_group("prefect-server")]
+pytestmark = [pytest.mark.system]
 
 PLATFORM = "cad-ai-staging"
 

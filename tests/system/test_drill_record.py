@@ -15,7 +15,7 @@ from lifeboat.settings import give_secrets
 from tasks import drill, marks
 from tasks.survey_vault import Notes, rehearsals
 
-pytestmark = [pytest.mark.system, pytest.mark.xdist_group("hosts")]
+pytestmark = [pytest.mark.system]
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=timezone.utc)
 

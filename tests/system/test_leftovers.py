@@ -18,7 +18,7 @@ import pytest
 from lifeboat.core.points import Asset, Tier
 from tasks import catalogue, clock, leftovers, places
 
-pytestmark = [pytest.mark.system, pytest.mark.xdist_group("hosts")]
+pytestmark = [pytest.mark.system]
 
 
 def locks_of(host, asset: Asset, tier: Tier) -> int:

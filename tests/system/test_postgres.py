@@ -27,7 +27,7 @@ from lifeboat.tools import postgres, process
 from staging.ports import choose_ports
 from staging.site import postgres_bin
 
-pytestmark = [pytest.mark.system, pytest.mark.xdist_group("postgres")]
+pytestmark = [pytest.mark.system]
 
 PAGE = 8192
 

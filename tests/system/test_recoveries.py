@@ -23,7 +23,7 @@ from staging import faults, load
 from staging.site import Site
 from tasks import locks
 
-pytestmark = [pytest.mark.system, pytest.mark.xdist_group("staging")]
+pytestmark = [pytest.mark.system]
 
 PLATFORM = "cad-ai-staging"
 

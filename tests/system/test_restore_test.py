@@ -27,7 +27,7 @@ from lifeboat.tools import filesystem
 from staging.site import Site
 from tasks import catalogue, clock, locks, marks, places, restore_test
 
-pytestmark = [pytest.mark.system, pytest.mark.xdist_group("staging-vault")]
+pytestmark = [pytest.mark.system]
 
 ASSETS = ("config", "files", "models", "database")
 

@@ -18,7 +18,7 @@ from lifeboat.tools import restic, s3
 from lifeboat.tools.s3 import Bucket, guards
 from tasks import clock, preflight, protection
 
-pytestmark = [pytest.mark.system, pytest.mark.xdist_group("s3")]
+pytestmark = [pytest.mark.system]
 
 
 def test_unfinished_uploads_are_listed_over_several_pages_and_aborted(bucket: Bucket) -> None:

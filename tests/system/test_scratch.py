@@ -25,7 +25,7 @@ from staging.site import postgres_bin
 from tasks.questions.database import compare_rows
 from tests.system.test_postgres import Cluster
 
-pytestmark = [pytest.mark.system, pytest.mark.xdist_group("postgres")]
+pytestmark = [pytest.mark.system]
 
 EVIL = """
 data_directory = '{elsewhere}'

@@ -21,7 +21,7 @@ from tasks import catalogue, marks, places, vault
 from tasks.database import connection
 from tests.system.test_recoveries import PLATFORM, Shell, rows
 
-pytestmark = [pytest.mark.system, pytest.mark.xdist_group("staging-vault")]
+pytestmark = [pytest.mark.system]
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from staging.faults import Harm
 from staging.seed import make_drawing
 from staging.site import CRITICAL, DEFERRED, Site
 
-pytestmark = [pytest.mark.system, pytest.mark.xdist_group("staging")]
+pytestmark = [pytest.mark.system]
 
 
 @pytest.fixture(scope="module")

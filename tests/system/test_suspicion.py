@@ -40,7 +40,7 @@ from tasks import (
 from tests.system import test_vault
 from tests.system.test_vault import back_up, lifeboat
 
-pytestmark = [pytest.mark.system, pytest.mark.xdist_group("vault")]
+pytestmark = [pytest.mark.system]
 
 s3, settings = test_vault.s3, test_vault.settings  # the fixtures
 

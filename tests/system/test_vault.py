@@ -22,7 +22,7 @@ from staging.ports import choose_ports
 from staging.s3 import S3Server
 from tasks import backup, catalogue, locks, marks, places, repair, retention, trees, vault
 
-pytestmark = [pytest.mark.system, pytest.mark.xdist_group("vault")]
+pytestmark = [pytest.mark.system]
 
 BUCKET = "lifeboat-vault"
 CANARY = "canary-" + secrets.token_hex(8)

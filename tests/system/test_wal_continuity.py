@@ -17,7 +17,7 @@ from staging.ports import choose_ports
 from staging.s3 import S3Server
 from tasks import catalogue, places, vault, wal_continuity
 
-pytestmark = [pytest.mark.system, pytest.mark.xdist_group("vault")]
+pytestmark = [pytest.mark.system]
 
 BUCKET = "lifeboat-wal"
 SYSTEM = "7412345678901234567"

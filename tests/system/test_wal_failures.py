@@ -37,7 +37,6 @@ from tests.system.test_recoveries import Shell
 
 pytestmark = [
     pytest.mark.system,
-    pytest.mark.xdist_group("staging-vault"),
     pytest.mark.timeout(600),
 ]
 

@@ -42,7 +42,7 @@ from tests.system.watching import (
     wrong_password,
 )
 
-pytestmark = [pytest.mark.system, pytest.mark.xdist_group("staging-vault")]
+pytestmark = [pytest.mark.system]
 
 
 @pytest.fixture(scope="module")
