@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from lifeboat.core.errors import RecoveryError
 from lifeboat.core.points import (
     FACTS_NAME,
     Asset,
@@ -153,14 +154,19 @@ def publish_hot_copy(settings: Settings, copy: BaseCopy, facts: Facts, *, suspic
     filesystem.sync_directory(hot)
     kept = {place}
     if suspicious:
-        kept |= _newest_trusted(settings)
+        kept |= _newest_trusted(settings, hot)
     for older in hot.iterdir():
         if older not in kept and not older.name.endswith(UNFINISHED):
             shutil.rmtree(older)
     return place
 
 
-def _newest_trusted(settings: Settings) -> set[Path]:
-    points = catalogue.list_points(settings, assets=(Asset.DATABASE,), tolerate_failures=True)
+def _newest_trusted(settings: Settings, hot: Path) -> set[Path]:
+    """The newest trusted hot copy, if there is one; all that are there if it can't be told."""
+    try:
+        points = catalogue.list_points(settings, assets=(Asset.DATABASE,), tolerate_failures=True)
+    except RecoveryError as error:
+        log.error("Every hot copy is kept, for which one is trusted can't be told: %s", error)
+        return set(hot.iterdir())
     trusted = (p.copies[Tier.HOT] for p in points if Tier.HOT in p.copies and not p.suspicion)
     return {Path(copy) for copy in itertools.islice(trusted, 1)}

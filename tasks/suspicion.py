@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from lifeboat.core.errors import PreconditionError
+from lifeboat.core.errors import PreconditionError, RecoveryError
 from lifeboat.core.marks import Accepted, Kind
 from lifeboat.core.points import Facts, RecoveryPoint
 from lifeboat.settings import Settings
@@ -19,9 +19,14 @@ log = logging.getLogger("lifeboat")
 def look_at_new_point(settings: Settings, facts: Facts) -> str:
     """Compare a point that was just made with those before it; say what speaks against it.
 
-    Empty if nothing does. A suspicious point is no failure of the backup, but it is told loudly.
+    Empty if nothing does. A suspicious point is no failure of the backup, but it is told loudly;
+    one that can't be compared is not trusted either, until the next listing can.
     """
-    points = catalogue.list_points(settings, assets=(facts.asset,), tolerate_failures=True)
+    try:
+        points = catalogue.list_points(settings, assets=(facts.asset,), tolerate_failures=True)
+    except RecoveryError as error:
+        log.error("%s can't be compared with the points before it: %s", facts.point, error)
+        return f"it could not be compared: {error}"
     suspicion = next((point.suspicion for point in points if point.id == facts.point), "")
     if suspicion:
         told = current_run().record.facts.get("suspicious")

@@ -243,9 +243,20 @@ def test_the_last_trusted_hot_copy_stays_beside_that_of_a_database_that_was_empt
     after = copied(settings, 4, 0)
     assert hot() == {after.point}
 
+    # A store that can't be listed is no reason to let go of what may be the last good copy.
+    broken = places.records_directory(settings) / "verified" / f"{after.point}.json"
+    broken.parent.mkdir(exist_ok=True)
+    broken.write_text("damaged")
+    unknown = copied(settings, 5, 0)
+    assert hot() == {after.point, unknown.point}
+    broken.unlink()
+    last = copied(settings, 6, 0)
+    assert hot() == {last.point}
+
     # What was decided on may go by its age; what was not yet may not.
     one = settings.retention.model_copy(update={"minimum": 1, "local_days": 0.001})
     hasty = settings.model_copy(update={"retention": one})
     [pruning, _] = retention.decide(hasty)
     removed = {point.id for point in pruning.removed(Asset.DATABASE)}
-    assert removed == {first.point, good.point, bad.point, worse.point}
+    made = (first, good, bad, worse, after, unknown)
+    assert removed == {facts.point for facts in made}
