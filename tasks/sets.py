@@ -7,8 +7,9 @@ import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import TypeAdapter
 
 from lifeboat.core import sets
 from lifeboat.core.errors import PreconditionError, RecoveryError, VerificationFailed
@@ -40,10 +41,9 @@ def everything_held(settings: Settings, *, run: str) -> Iterator[None]:
         yield
 
 
-class Moment(BaseModel):
+@dataclass(frozen=True)
+class Moment:
     """The moment of a set: a position in the WAL, and what the rows referred to then."""
-
-    model_config = ConfigDict(frozen=True)
 
     set_id: str
     lsn: str

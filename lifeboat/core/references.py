@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,7 +17,8 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-class Referred(_Frozen):
+@dataclass(frozen=True, slots=True)  # there may be millions
+class Referred:
     """One file that the database refers to, by its path below one of the asset's directories."""
 
     path: str

@@ -22,7 +22,7 @@ from lifeboat.core.points import (
     choose_point,
     point_id,
 )
-from lifeboat.core.requests import RecoverServer, RestoreTest
+from lifeboat.core.requests import RestoreTest
 from lifeboat.settings import Settings
 from lifeboat.tools import filesystem, postgres
 from tasks import (
@@ -30,10 +30,10 @@ from tasks import (
     clock,
     database,
     places,
-    rebuild,
     repair,
     restore_test,
     retention,
+    settings_in_vault,
     suspicion,
     vault,
 )
@@ -100,9 +100,9 @@ def test_encrypted_files_are_kept_but_the_point_before_them_is_restored(settings
     assert whole.items() <= filesystem.digests(root).items()
     assert catalogue.newest_facts(settings)[Asset.FILES].point == moved
     request = RestoreTest(assets=[Asset.FILES])
-    assert [p.id for p in restore_test.choose_points(settings, request)] == [moved]
+    assert restore_test.choose(settings, request, Asset.FILES, None).id == moved
     by_name = RestoreTest(point=bad)
-    assert [p.id for p in restore_test.choose_points(settings, by_name)] == [bad]
+    assert restore_test.choose(settings, by_name, Asset.FILES, None).id == bad
 
     for path in root.rglob("*.locked"):
         path.unlink()
@@ -168,13 +168,10 @@ def test_a_configuration_that_was_encrypted_does_not_rebuild_a_server(settings: 
     encrypt(folder)
     bad = backed_up(settings, Asset.CONFIG, 1)
     s3 = settings.vault.s3
-    request = RecoverServer(
-        bucket=s3.bucket, endpoint=s3.endpoint or "", prefix=s3.prefix, into="/nonexistent"
-    )
-    _, source, _ = rebuild._settings_in_vault(request)
+    source = settings_in_vault.read(s3, into=Path("/nonexistent")).source
     assert (source.point.id, [p.id for p in source.passed_over]) == (good, [bad])
     suspicion.accept(settings, bad, why="a new layout")
-    _, source, _ = rebuild._settings_in_vault(request)
+    source = settings_in_vault.read(s3, into=Path("/nonexistent")).source
     assert (source.point.id, source.passed_over) == (bad, ())
 
 
@@ -215,8 +212,8 @@ def copied(settings: Settings, hours: float, users: int) -> Facts:
         sequences={},
         backup=postgres.BaseBackup(1, told.start_lsn, told.stop_lsn, taken_at, taken_at),
     )
-    found = database.store_copy(settings, copy, facts)
-    database.publish_hot_copy(settings, copy, facts, suspicious=bool(found))
+    hot = database.publish_hot_copy(settings, copy, facts)
+    database.store_copy(settings, hot, facts)
     return facts
 
 
@@ -243,9 +240,20 @@ def test_the_last_trusted_hot_copy_stays_beside_that_of_a_database_that_was_empt
     after = copied(settings, 4, 0)
     assert hot() == {after.point}
 
+    # A store that can't be listed is no reason to let go of what may be the last good copy.
+    broken = places.records_directory(settings) / "verified" / f"{after.point}.json"
+    broken.parent.mkdir(exist_ok=True)
+    broken.write_text("damaged")
+    unknown = copied(settings, 5, 0)
+    assert hot() == {after.point, unknown.point}
+    broken.unlink()
+    last = copied(settings, 6, 0)
+    assert hot() == {last.point}
+
     # What was decided on may go by its age; what was not yet may not.
     one = settings.retention.model_copy(update={"minimum": 1, "local_days": 0.001})
     hasty = settings.model_copy(update={"retention": one})
     [pruning, _] = retention.decide(hasty)
     removed = {point.id for point in pruning.removed(Asset.DATABASE)}
-    assert removed == {first.point, good.point, bad.point, worse.point}
+    made = (first, good, bad, worse, after, unknown)
+    assert removed == {facts.point for facts in made}
