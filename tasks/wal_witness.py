@@ -108,6 +108,7 @@ class Witness:
         covered = [sample for sample in self._samples if self._is_covered(sample, is_there)]
         newest = covered[-1] if covered else None
         if newest and (last is None or last.as_of < newest.as_of):
+            _tell_of_switch(last, newest.flushed.position)
             last = Sighting(subject=SUBJECT, as_of=newest.as_of, holds=str(newest.flushed.position))
             marks.put(self._settings, Kind.SIGHTINGS, SUBJECT, last, bucket_first=True)
             while self._samples[0] is not newest:
@@ -135,3 +136,21 @@ class Witness:
             why = "no WAL receiver is connected to the database"
         since = f"{behind:.0f} s behind the database" if behind is not None else "without any WAL"
         log.warning("S3 is %s: %s", since, why or "the WAL receiver has not got further.")
+
+
+def _tell_of_switch(last: Sighting | None, now: Position) -> None:
+    if last is None:
+        return
+    before = Position.parse(last.holds)
+    if before.system_identifier != now.system_identifier:
+        log.warning(
+            "The database is another cluster now: %s, not %s.",
+            now.system_identifier,
+            before.system_identifier,
+        )
+    elif before.timeline != now.timeline:
+        log.warning(
+            "The database went on on timeline %d, as after a recovery; it was on %d.",
+            now.timeline,
+            before.timeline,
+        )

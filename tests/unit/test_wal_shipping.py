@@ -87,13 +87,15 @@ class FakeDatabase:
     flushed: str = "0/F000100"
     written: str | None = "0/F000100"
     system: str = SYSTEM
+    timeline: int = 1
     answers: bool = True
 
     def flushed_to(self, server) -> postgres.Flushed:
         if not self.answers:
             raise TransientError("The database does not answer.")
         lsn = parse_lsn(self.flushed)
-        return postgres.Flushed(Position(self.system, 1, lsn), segment((lsn - 1) // SIZE))
+        name = segment((lsn - 1) // SIZE, self.timeline)
+        return postgres.Flushed(Position(self.system, self.timeline, lsn), name)
 
     def receiver_of(self, server, name) -> postgres.Receiver | None:
         if self.written is None:
@@ -361,6 +363,24 @@ def test_the_sighting_says_from_when_the_database_was_asked(shipper, settings, d
     found = held(settings)
     assert found and found.as_of == NOON + timedelta(minutes=1)
     assert found.holds == f"{SYSTEM}/1/0/3000200"
+
+
+def test_a_switch_of_the_timeline_is_told_and_held_when_it_is_shipped(
+    shipper, settings, database, caplog
+) -> None:
+    database.flushed = database.written = "0/3000100"
+    receive(settings, segment(1), segment(2), f"{segment(3)}.partial")
+    with clock.set_to(NOON):
+        shipper.ship()
+    database.timeline = 2
+    with clock.set_to(NOON + timedelta(minutes=1)):
+        assert shipper.ship().held_until == NOON, "nothing of the new timeline is here yet"
+    receive(settings, "00000002.history", f"{segment(3, 2)}.partial")
+    with clock.set_to(NOON + timedelta(minutes=2)):
+        assert shipper.ship().held_until == NOON + timedelta(minutes=2)
+    assert "went on on timeline 2" in caplog.text
+    found = held(settings)
+    assert found and found.holds == f"{SYSTEM}/2/0/3000100"
 
 
 @pytest.mark.parametrize("harm", ["dead receiver", "dead database", "dead store", "lost object"])
