@@ -36,7 +36,6 @@ from tasks.places import hot_directory, repository, snapshot_names
 
 log = logging.getLogger("lifeboat")
 
-WAL_FROM = "wal_from"
 WAL = "wal"
 SET = "set"
 CONTENT = "content"
@@ -227,26 +226,6 @@ def newest_facts(
         {str(asset): functools.partial(read, point) for asset, point in newest.items()}
     )
     return {Asset(name): facts for name, facts in read_all.items() if facts is not None}
-
-
-def wal_starts(settings: Settings, points: Iterable[RecoveryPoint], tier: Tier) -> dict[str, str]:
-    """Where the WAL of each base copy begins, by the name of the point."""
-    points = tuple(points)
-    tagged: dict[str, str] = {}
-    if tier is not Tier.HOT and points:
-        for snapshot in repository(settings, Asset.DATABASE, tier).snapshots():
-            if WAL_FROM in snapshot.tags and "point" in snapshot.tags:
-                tagged[snapshot.tags["point"]] = snapshot.tags[WAL_FROM]
-    starts = {}
-    for point in points:
-        start = tagged.get(point.id)
-        if start is None:
-            database = read_facts(settings, point, tier).database
-            if database is None:
-                raise PermanentError(f"Reading {point.id}: it holds no database.")
-            start = database.start_lsn
-        starts[point.id] = start
-    return starts
 
 
 def base_copies(settings: Settings, tier: Tier) -> tuple[BaseCopy, ...]:

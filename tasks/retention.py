@@ -10,10 +10,12 @@ from datetime import timedelta
 from pydantic import BaseModel, ConfigDict
 
 from lifeboat.core import retention
+from lifeboat.core.continuity import BaseCopy
 from lifeboat.core.errors import PreconditionError
 from lifeboat.core.marks import Hold, Kind
-from lifeboat.core.points import Asset, RecoveryPoint, Tier, merge_copies
+from lifeboat.core.points import Asset, RecoveryPoint, Tier
 from lifeboat.core.retention import Decision, Policy
+from lifeboat.core.wal import format_lsn
 from lifeboat.settings import Settings
 from tasks import catalogue, clock, journals, locks, marks, places
 from tasks.orchestration import side_by_side, step
@@ -82,20 +84,26 @@ def decide(settings: Settings) -> tuple[Pruning, ...]:
 def _wal_to_remove(
     settings: Settings, decisions: Mapping[Tier, Iterable[Decision]]
 ) -> dict[Tier, tuple[str, ...]]:
-    kept = {tier: [d.point for d in decided if d.keep] for tier, decided in decisions.items()}
-    hot = catalogue.list_points(settings, assets=(Asset.DATABASE,), tiers=(Tier.HOT,))
-    segment_bytes = _segment_bytes(settings, kept | {Tier.HOT: hot})
-    if segment_bytes is None:
-        return dict.fromkeys(kept, ())
-    starts = {
-        tier: set(catalogue.wal_starts(settings, points, tier).values())
-        for tier, points in kept.items()
-    }
-    starts[Tier.LOCAL] |= set(catalogue.wal_starts(settings, hot, Tier.HOT).values())
+    """Each cluster's WAL from before the oldest of its own base copies that are kept.
+
+    Of a cluster without one nothing goes: what its WAL is for is not known.
+    """
+    bases = {tier: _kept_bases(settings, tier, decided) for tier, decided in decisions.items()}
     here, there = _wal_by_cluster(settings)
-    found: dict[Tier, list[str]] = {tier: [] for tier in kept}
+    found: dict[Tier, list[str]] = {tier: [] for tier in decisions}
     for cluster in {*here, *there}:
         local, remote = here.get(cluster, {}), there.get(cluster, {})
+        ours = {
+            tier: [base for base in kept if base.system_identifier == cluster]
+            for tier, kept in bases.items()
+        }
+        lengths = {base.segment_bytes for kept in ours.values() for base in kept}
+        if len(lengths) != 1:
+            if lengths:
+                log.warning("No WAL of %s is removed: its segments' length changed.", cluster)
+            continue
+        starts = {tier: [format_lsn(b.start_lsn) for b in kept] for tier, kept in ours.items()}
+        [segment_bytes] = lengths
         gone_here = retention.local_wal_to_remove(
             local,
             in_s3=remote,
@@ -111,20 +119,13 @@ def _wal_to_remove(
     return {tier: tuple(sorted(names)) for tier, names in found.items()}
 
 
-def _segment_bytes(settings: Settings, kept: Mapping[Tier, Iterable[RecoveryPoint]]) -> int | None:
-    """How long the database's WAL segments are, as the newest and the oldest base copies say.
-
-    None if that changed between them, or if there is none: then no name tells what is needed.
-    """
-    points = merge_copies(point for found in kept.values() for point in found)
-    told = {
-        facts.wal_segment_bytes
-        for point in (*points[:1], *points[1:][-1:])
-        if (facts := catalogue.read_facts(settings, point).database)
-    }
-    if len(told) > 1:
-        log.warning("No WAL is removed: the segments' length changed between the base copies.")
-    return told.pop() if len(told) == 1 else None
+def _kept_bases(settings: Settings, tier: Tier, decided: Iterable[Decision]) -> list[BaseCopy]:
+    """The base copies that stay in a tier; every hot copy stays, and counts as local."""
+    gone = {decision.point.id for decision in decided if not decision.keep}
+    if tier is Tier.LOCAL:
+        hot = catalogue.base_copies(settings, Tier.HOT)
+        gone -= {base.point for base in hot}
+    return [base for base in catalogue.base_copies(settings, tier) if base.point not in gone]
 
 
 def _wal_by_cluster(

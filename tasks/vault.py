@@ -85,7 +85,6 @@ def store_snapshot(
     tags = {"asset": str(facts.asset), "point": facts.point, "platform": facts.platform}
     if facts.database:
         # So that pruning WAL, and looking for holes in it, need not open every base.
-        tags[catalogue.WAL_FROM] = facts.database.start_lsn
         tags[catalogue.WAL] = catalogue.base_copy_of(facts).tag
         tags[catalogue.ROWS] = pack_counts(facts.database.tables)
     else:

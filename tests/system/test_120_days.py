@@ -8,7 +8,8 @@ every other day.
 
 Troubles come by chance, but the same each time: S3 is away, restic is killed in a backup or in a
 prune, a test fails, the clock is an hour off, a recovery holds the platform, the host is down.
-After every single day it is looked what the stores hold.
+After every single day it is looked what the stores hold; and on many of them `watch-objectives` is
+asked, too, what it sees of that from the bucket alone.
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ import random
 import secrets
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 
+from lifeboat.core.checks import Status
 from lifeboat.core.errors import RecoveryError
 from lifeboat.core.marks import Kind
 from lifeboat.core.points import (
@@ -39,12 +41,23 @@ from lifeboat.core.points import (
     Tier,
     point_id,
 )
-from lifeboat.core.requests import Backup, Prune, RestoreTest
+from lifeboat.core.requests import Backup, Prune, RestoreTest, WatchObjectives
 from lifeboat.core.wal import Segment, format_lsn
 from lifeboat.settings import Settings, find_restic, load_settings
 from staging.ports import choose_ports
 from staging.s3 import S3Server
-from tasks import backup, catalogue, clock, locks, marks, orchestration, places, retention, vault
+from tasks import (
+    backup,
+    catalogue,
+    clock,
+    locks,
+    marks,
+    objectives,
+    orchestration,
+    places,
+    retention,
+    vault,
+)
 from tests.system.quick_keys import make_quick, make_quick_in
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(1800)]
@@ -70,6 +83,7 @@ database: {{service: postgres, name: cad, data_directory: data/postgres, bin_dir
 files: {{directories: {{drawings: data/files}}}}
 models: {{directories: {{models: data/models}}}}
 config: {{paths: [lifeboat.yaml]}}
+objectives: {{rpo_seconds: 86400}}
 vault:
   local: backups
   restic_program: {restic}
@@ -118,6 +132,7 @@ def platform(
     monkeypatch.setenv("LIFEBOAT_VAULT_PASSWORD", PASSWORD)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "days")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "days-secret")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(orchestration, "_alone", True)
     monkeypatch.setattr(orchestration, "RETRY_WAITS_SECONDS", (0.0,))
     monkeypatch.setattr(locks, "_BACKUP_WAIT_SECONDS", 0.5)
@@ -163,6 +178,7 @@ class Platform:
     seen: set[str] = field(default_factory=set)  # troubles
     troubled_days: int = 0  # in a row
     pruned_today: bool = False
+    test_failed: bool = False  # the last one that took place
 
     def __post_init__(self) -> None:
         self.config = self._write_settings("lifeboat.yaml")
@@ -257,10 +273,12 @@ class Platform:
             key = f"database/wal/{SYSTEM}/00000001/{name}.zst.age"
             places.bucket(self.settings).put(key, name.encode())
 
-    def test_newest(self) -> None:
-        """Files for real; a base copy is taken at its word."""
+    def test(self, *, damaged: bool) -> None:
+        """Files for real, of which some can't be read; a base copy is taken at its word."""
         request = RestoreTest(config=str(self.config), assets=[Asset.FILES])
-        passed = self.tried(lambda: alone("test_restore")(request))
+        with self.damaged_point() if damaged else nullcontext():
+            passed = self.tried(lambda: alone("test_restore")(request))
+        self.test_failed = damaged or (self.test_failed and not passed)
 
         def mark() -> None:
             locks.stand_aside(self.settings, doing="Testing database")
@@ -333,12 +351,9 @@ class Platform:
             if day % 2 == 0:  # or else most of the time would go into deciding that nothing goes
                 with self.at(3):
                     self.prune()
-            with self.at(5):
-                if what == "test fails" and day:
-                    with self.damaged_point():
-                        self.test_newest()
-                else:
-                    self.test_newest()
+            if day:  # on the first one there is nothing yet that could be tested
+                with self.at(5):
+                    self.test(damaged=what == "test fails")
             with self.at(9):
                 self.write_and_ship()
                 self.back_up_database()
@@ -377,6 +392,7 @@ def look(platform: Platform, day: int, what: str | None) -> None:
     _proven_points_are_there(platform, points, day)
     _no_base_is_without_its_wal(platform, points, day)
     _no_more_could_be_lost_than_the_troubles_explain(platform, points, day)
+    _the_watch_sees_what_happened(platform, points, day, what)
 
 
 def _policy(settings: Settings, tier: Tier) -> tuple[float, int]:
@@ -435,7 +451,7 @@ def _no_base_is_without_its_wal(platform: Platform, points, day: int) -> None:
 
 
 def _no_more_could_be_lost_than_the_troubles_explain(platform, points, day: int) -> None:
-    """From S3 alone. A watcher's own judgement (core.objectives) may stand beside it here."""
+    """From S3 alone."""
     longest = (platform.troubled_days + 1) * DAY
     for asset in (Asset.FILES, Asset.DATABASE):
         newest = max(
@@ -444,6 +460,22 @@ def _no_more_could_be_lost_than_the_troubles_explain(platform, points, day: int)
         )
         exposure = platform.now - newest
         assert exposure < longest, f"day {day}: {exposure} of {asset}"
+
+
+def _the_watch_sees_what_happened(platform: Platform, points, day: int, what: str | None) -> None:
+    """From the bucket alone, on each bad day and some good ones, it comes to the same."""
+    if what is None and day % 5:
+        return
+    report = objectives.look_from_bucket(
+        WatchObjectives(source="s3", bucket=BUCKET, endpoint=platform.endpoint)
+    )
+    [files] = [exposure for exposure in report.exposures if exposure.scenario == "files"]
+    newest = max(p.taken_at for p in points if p.asset is Asset.FILES and Tier.S3 in p.copies)
+    exposure = platform.now - newest
+    assert files.seconds == pytest.approx(exposure.total_seconds()), f"day {day}"
+    assert (files.status is Status.PASS) is (exposure <= DAY), f"day {day}: {exposure}"
+    [tests] = [finding for finding in report.findings if finding.name == "restore-test"]
+    assert (tests.status is Status.FAIL) is platform.test_failed, f"day {day}: {tests.evidence}"
 
 
 def test_objectives_and_retention_hold_on_every_day(platform: Platform, tmp_path: Path) -> None:

@@ -79,6 +79,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
                 files=1,
                 unmodified_files=None,
                 added_bytes=None,
+                new_blobs=None,
             )
             whole = {"point": "files-20260502T000000Z"}
             return (found, dataclasses.replace(found, id="whole", tags=whole))
