@@ -79,7 +79,7 @@ class Shell:
             capture_output=True,
             cwd=Path(__file__).parents[2],
         )
-        assert len(load.read_record(record)) > 10
+        assert len(load.read_record(record)) > 3
         return record
 
     def without_hot_copy(self) -> None:
