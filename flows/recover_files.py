@@ -15,25 +15,36 @@ def recover_files(request: RecoverFiles = RecoverFiles()) -> RunRecord | Recover
 
     Before you start: know whether you want the latest point or the one of a certain day.
 
-    1. Find what is missing or damaged, by content, against the recovery point.
+    1. Find what is missing or damaged, by content, against the recovery point, and what the point
+       holds damaged too, by the SHA-256 that the database knows.
     2. Show the plan and wait for approval.
     3. Stop the services that use the files.
     4. Keep the damaged files aside; rewrite them, and only them.
-    5. Verify the integrity of every file that the database refers to.
+    5. Verify the integrity of every file that the database refers to; look in all other points for
+       a whole version of what is still damaged.
     6. Start the services.
     7. Verify the platform.
 
-    What it changes: only files that differ from the recovery point. Newer files stay.
+    What it changes: only files that differ from the recovery point, or from the SHA-256 that the
+    database knows. Newer files stay.
     If it fails: run it again, or with `--from s3`; the damaged originals lie beside the directory.
-    Evidence: `damage.json` in the record names every file, its damage, and where the original is.
+    Evidence: `damage.json` in the record names every file, its damage, and where the original is;
+    `from-other-points.json` what the chosen point could not bring back and another one could.
     """
     settings = load_settings(request.config or None)
     with recovery.recovery(settings, "recover-files") as run:
         source = repair.choose_source(
-            settings, Asset.FILES, only_from=request.only_from, not_after=request.not_after
+            settings,
+            Asset.FILES,
+            only_from=request.only_from,
+            not_after=request.not_after,
+            named=request.point,
         )
         damages = repair.find_damage(settings, source)
-        plan = repair.plan_repair(settings, source, damages, procedure="recover-files")
+        others = integrity.find_other_damage(settings, damages)
+        plan = repair.plan_repair(
+            settings, source, damages, procedure="recover-files", others=others.bad
+        )
         if request.dry_run:
             return recovery.end_dry_run(run, plan)
         approval.approve(plan, request.approval)
@@ -41,7 +52,7 @@ def recover_files(request: RecoverFiles = RecoverFiles()) -> RunRecord | Recover
         services.stop_services(settings, settings.files.services)
         repair.keep_damaged(damages)
         repair.rewrite_damaged(settings, source, damages)
-        integrity.verify_integrity(settings, source)
+        integrity.verify_integrity(settings, read_before=others)
         services.start_services(settings, settings.files.services)
 
         recovery.prove_recovered(settings, recovery.expectations(settings))

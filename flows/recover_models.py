@@ -27,7 +27,11 @@ def recover_models(request: RecoverModels = RecoverModels()) -> RunRecord | Reco
     settings = load_settings(request.config or None)
     with recovery.recovery(settings, "recover-models") as run:
         source = repair.choose_source(
-            settings, Asset.MODELS, only_from=request.only_from, not_after=request.not_after
+            settings,
+            Asset.MODELS,
+            only_from=request.only_from,
+            not_after=request.not_after,
+            named=request.point,
         )
         damages = repair.find_damage(settings, source)
         plan = repair.plan_repair(settings, source, damages, procedure="recover-models")

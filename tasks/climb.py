@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict
@@ -17,7 +18,7 @@ from lifeboat.core.points import Asset, Facts, RecoveryPoint, Tier, choose_point
 from lifeboat.core.requests import RecoverDatabase
 from lifeboat.core.timeline import Outcome, Phase, RungAttempt
 from lifeboat.settings import Settings
-from tasks import catalogue, clock, restore_database, services
+from tasks import catalogue, clock, restore_database, services, wal_continuity
 from tasks.orchestration import step
 from tasks.record import current_run
 
@@ -39,19 +40,21 @@ def choose_points(settings: Settings, request: RecoverDatabase) -> Chosen:
     """The newest fitting trusted point in each tier. Raises PreconditionError if no tier has one.
 
     The newest, and not the newest that was verified: WAL brings each to the same row, the newer
-    one sooner, and a rung that fails leaves the next one to be tried.
+    one sooner, and a rung that fails leaves the next one to be tried. One from which the WAL does
+    not lead there is taken only where there is no other.
     """
     wanted = (request.only_from,) if request.only_from is Tier.S3 else tuple(Tier)
     points = catalogue.list_points(
         settings, assets=(Asset.DATABASE,), tiers=wanted, tolerate_failures=True
     )
     target = request.target_time
+    # A hole behind the target does not matter.
+    left_behind = wal_continuity.bases_left_behind(settings, holes=target is None)
+    leading = [point for point in points if point.id not in left_behind]
     chosen: dict[Tier, RecoveryPoint] = {}
     for tier in wanted:
         try:
-            chosen[tier] = choose_point(
-                points, asset=Asset.DATABASE, not_after=target, tiers=(tier,)
-            )
+            chosen[tier] = _choose(leading, points, target, tier)
         except PreconditionError as error:
             log.info("%s", error)
     if not chosen and target:
@@ -60,7 +63,7 @@ def choose_points(settings: Settings, request: RecoverDatabase) -> Chosen:
     for tier, point in chosen.items():
         proven = (
             p
-            for p in points
+            for p in leading
             if tier in p.copies
             and p.verified_at
             and not p.suspicion
@@ -71,6 +74,18 @@ def choose_points(settings: Settings, request: RecoverDatabase) -> Chosen:
     newest = max(chosen.values(), key=lambda point: point.taken_at, default=None)
     over = passed_over(points, newest, not_after=target) if newest else ()
     return Chosen(of=chosen, reserve=reserve, passed_over=over)
+
+
+def _choose(
+    leading: Collection[RecoveryPoint],
+    points: Collection[RecoveryPoint],
+    target: datetime | None,
+    tier: Tier,
+) -> RecoveryPoint:
+    try:
+        return choose_point(leading, asset=Asset.DATABASE, not_after=target, tiers=(tier,))
+    except PreconditionError:
+        return choose_point(points, asset=Asset.DATABASE, not_after=target, tiers=(tier,))
 
 
 def choose_rungs(
@@ -147,11 +162,15 @@ def climb(
     """Try the rungs in order; give the facts of the base that was restored (None for a restart).
 
     When none holds, the reserve is tried: an older base, known to be good, with more WAL to replay.
+    For a moment in the past the application runs on until the base and all of its WAL are there;
+    to lose no row, it is stopped before the newest WAL is collected.
     Each attempt is recorded with its reason and seconds. Raises PermanentError with all the
     reasons if none holds.
     """
     run = current_run()
-    stopped = False
+    stop = functools.cache(
+        lambda: services.stop_services(settings, services.everything_that_writes(settings))
+    )
     tries = [(choice, points.of.get(choice.rung.tier)) for choice in rungs]
     tries += [
         (choice.model_copy(update={"reason": "an older base that was verified"}), reserve)
@@ -168,12 +187,11 @@ def climb(
             if choice.rung is Rung.RESTART:
                 restore_database.restart_database(settings)
             else:
-                if not stopped:
-                    services.stop_services(settings, services.everything_that_writes(settings))
-                    stopped = True
+                if to_time is None:
+                    stop()
                 tier = choice.rung.tier
                 assert tier is not None and point is not None
-                facts = restore_from(settings, point, tier, to_time=to_time)
+                facts = restore_from(settings, point, tier, to_time=to_time, stop=stop)
         except RecoveryError as error:
             log.warning("The rung %s did not hold: %s", choice.rung, error)
             run.rung(
@@ -202,9 +220,14 @@ def climb(
 
 
 def restore_from(
-    settings: Settings, point: RecoveryPoint, tier: Tier, *, to_time: datetime | None
+    settings: Settings,
+    point: RecoveryPoint,
+    tier: Tier,
+    *,
+    to_time: datetime | None,
+    stop: Callable[[], object] = lambda: None,
 ) -> Facts:
-    """Restore one base copy and replay the WAL.
+    """Restore one base copy and replay the WAL; `stop` whatever writes before it takes its place.
 
     If it fails before anything was replaced, nothing has changed. After that, what was put in place
     is kept aside, as the damaged directory is, so that the next rung can work.
@@ -213,6 +236,7 @@ def restore_from(
     try:
         collected = restore_database.collect_wal(settings, incoming, to_time=to_time, prefer=tier)
         restore_database.stage_recovery(incoming, collected, to_time=to_time)
+        stop()
     except BaseException:
         restore_database.discard(incoming)
         raise

@@ -5,20 +5,20 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
-from lifeboat.core.errors import PermanentError, VerificationFailed
+from lifeboat.core.errors import PermanentError, RecoveryError, VerificationFailed
 from lifeboat.core.points import Asset
 from lifeboat.core.references import Referred
 from lifeboat.core.timeline import Phase
 from lifeboat.settings import Settings
 from lifeboat.tools import filesystem, postgres
-from tasks import places
+from tasks import older_versions, places
 from tasks.database import connection
 from tasks.orchestration import step
 from tasks.record import current_run
-from tasks.repair import Source
+from tasks.repair import Damage, Source
 from tasks.trees import directories_of
 
 log = logging.getLogger("lifeboat")
@@ -46,40 +46,57 @@ def referred_by(rows: Iterable[Sequence[Any]]) -> tuple[Referred, ...]:
     return tuple(Referred(path=row[0], sha256=row[1], bytes=row[2]) for row in rows)
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What reading the files that the database refers to has told, by their paths."""
+
+    whole: frozenset[str] = frozenset()
+    bad: tuple[str, ...] = ()
+
+
+@step(Phase.DECIDE)
+def find_other_damage(settings: Settings, damages: Iterable[Damage]) -> Reading:
+    """Read every file that is not known to be damaged, and compare it with its SHA-256.
+
+    What is bad here is as bad in the recovery point, or was never in it: the damage is older than
+    the point. Where the database can't be asked nothing is found, which is told.
+    """
+    known = {name for damage in damages for name in damage.names} | known_losses(settings)
+    try:
+        referred = referred_files(settings)
+    except RecoveryError as error:
+        log.warning("Damage that the recovery point holds too can't be found: %s", error)
+        return Reading()
+    return _read(settings, [item for item in referred if item.path not in known])
+
+
+def _read(settings: Settings, referred: Iterable[Referred]) -> Reading:
+    roots = list(directories_of(settings, Asset.FILES).values())
+    whole, bad = set(), []
+    for path, item in {item.path: item for item in referred}.items():
+        if older_versions.is_whole(roots, item):
+            whole.add(path)
+        else:
+            bad.append(path)
+    return Reading(frozenset(whole), tuple(bad))
+
+
 @step(Phase.VERIFY)
-def verify_integrity(settings: Settings, source: Source) -> None:
+def verify_integrity(settings: Settings, *, read_before: Reading = Reading()) -> None:
     """Read every file that the database refers to and compare it with its SHA-256.
 
-    A bad file that the recovery point holds raises VerificationFailed. One that was written after
-    the point and is gone can't come back from anywhere: it is recorded as a known loss, by name,
-    so that it is told to people and not mistaken for new damage.
+    What `read_before` found whole, and nobody has touched since, is not read twice. A bad file is
+    looked for in every recovery point, and its right version takes its place. One that none holds
+    can't come back from anywhere: it is recorded as a known loss, by name, so that it is told to
+    people and not mistaken for new damage. Raises VerificationFailed if a store did not answer.
     """
-    roots = list(directories_of(settings, Asset.FILES).values())
-    bad = [item for item in referred_files(settings) if not _whole(roots, item)]
+    referred = [i for i in referred_files(settings) if i.path not in read_before.whole]
+    bad = set(_read(settings, referred).bad)
     if not bad:
         return
-    store = places.repository(settings, Asset.FILES, source.tier)
-    held = {
-        entry.path
-        for name in directories_of(settings, Asset.FILES)
-        for entry in store.list_files(source.snapshot, subfolder=source.path_of(name))
-    }
-    repairable = [item.path for item in bad if item.path in held]
-    if repairable:
-        raise VerificationFailed(
-            f"Verifying the files: {len(repairable)} are still missing or damaged although "
-            f"{source.point.id} holds them, first {repairable[0]!r}.",
-            hint="Run it again with --from s3.",
-        )
-    remember_losses(settings, (item.path for item in bad))
-
-
-def _whole(roots: Iterable[Path], item: Referred) -> bool:
-    for root in roots:
-        path = root / item.path
-        if path.is_file():
-            return path.stat().st_size == item.bytes and filesystem.digest(path) == item.sha256
-    return False
+    roots = list(directories_of(settings, Asset.FILES).values())
+    lost = older_versions.bring_back(settings, [i for i in referred if i.path in bad], roots)
+    remember_losses(settings, (item.path for item in lost))
 
 
 @step(Phase.VERIFY)
@@ -109,7 +126,7 @@ def remember_losses(settings: Settings, names: Iterable[str]) -> None:
         filesystem.append_line_durably(path, json.dumps({"path": name, "run": run.id}))
     if new:
         log.warning(
-            "%d files were written after the recovery point and are gone, first %s. All names: %s",
+            "%d files are in no recovery point and gone for good, first %s. All names: %s",
             len(new),
             new[0],
             path,

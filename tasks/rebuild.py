@@ -45,6 +45,7 @@ from tasks import (
     repair,
     settings_in_vault,
     vault,
+    wal_continuity,
 )
 from tasks.orchestration import side_by_side, step
 from tasks.record import current_run
@@ -111,12 +112,15 @@ def read_vault(request: RecoverServer) -> Rebuild:
         asset: choose_point(points, asset=asset, tiers=(Tier.S3,))
         for asset in (Asset.DATABASE, Asset.FILES, Asset.MODELS)
     }
+    left_behind = wal_continuity.bases_left_behind(settings, (Tier.S3,))
     return Rebuild(
         settings=settings,
         into=Path(request.into),
         old_root=found.old_root,
         configuration=found.source,
-        candidates={asset: candidates(points, asset, Tier.S3) for asset in newest},
+        candidates={
+            asset: candidates(points, asset, Tier.S3, left_behind=left_behind) for asset in newest
+        },
         passed_over=(
             *(over for point in newest.values() for over in passed_over(points, point)),
             *found.source.passed_over,
@@ -276,7 +280,7 @@ def prove_data(found: Rebuild, restored: Restored) -> None:
     current_run().uses_points(*(source.point.id for source in used))
     side_by_side(
         {
-            "files": lambda: integrity.verify_integrity(found.settings, sources[Asset.FILES]),
+            "files": lambda: integrity.verify_integrity(found.settings),
             "models": lambda: integrity.compare_digests(found.settings, sources[Asset.MODELS]),
         }
     )

@@ -6,6 +6,7 @@ import functools
 import json
 import logging
 import shutil
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -13,7 +14,15 @@ from pydantic import BaseModel, ConfigDict
 
 from lifeboat.core.errors import PreconditionError, VerificationFailed
 from lifeboat.core.plan import RecoveryPlan
-from lifeboat.core.points import Asset, Facts, RecoveryPoint, Tier, choose_point, passed_over
+from lifeboat.core.points import (
+    Asset,
+    Facts,
+    RecoveryPoint,
+    Tier,
+    choose_point,
+    find_named,
+    passed_over,
+)
 from lifeboat.core.timeline import Phase
 from lifeboat.settings import Settings
 from lifeboat.tools import filesystem
@@ -23,6 +32,8 @@ from tasks.record import current_run
 from tasks.trees import directories_of
 
 log = logging.getLogger("lifeboat")
+
+_NAMED = 3
 
 
 class Source(BaseModel):
@@ -34,6 +45,7 @@ class Source(BaseModel):
     tier: Tier
     facts: Facts
     passed_over: tuple[RecoveryPoint, ...] = ()  # suspicious ones that are newer
+    older: tuple[RecoveryPoint, ...] = ()  # newest first
 
     @property
     def snapshot(self) -> str:
@@ -80,22 +92,27 @@ def choose_source(
     *,
     only_from: Tier | None = None,
     not_after: datetime | None = None,
+    named: str = "",
 ) -> Source:
-    """Choose the newest fitting point that is trusted, and its cheapest tier.
+    """Choose the newest fitting point that is trusted, or the one that is named, suspicious or not.
 
-    Raises PreconditionError if there is none.
+    It is read from its cheapest tier. Raises PreconditionError if there is none.
     """
     tiers = (only_from,) if only_from else places.RESTIC_TIERS
     points = catalogue.list_points(
         settings, assets=(asset,), tiers=tiers, tolerate_failures=only_from is None
     )
-    point = choose_point(points, asset=asset, not_after=not_after, tiers=tiers)
+    if named:
+        point = find_named(points, named)
+    else:
+        point = choose_point(points, asset=asset, not_after=not_after, tiers=tiers)
     tier = point.tiers[0]
     return Source(
         point=point,
         tier=tier,
         facts=catalogue.read_facts(settings, point, tier),
-        passed_over=passed_over(points, point, not_after=not_after),
+        passed_over=() if named else passed_over(points, point, not_after=not_after),
+        older=tuple(p for p in points if p.taken_at < point.taken_at),
     )
 
 
@@ -123,35 +140,75 @@ def find_damage(settings: Settings, source: Source) -> tuple[Damage, ...]:
 
 
 def plan_repair(
-    settings: Settings, source: Source, damages: tuple[Damage, ...], *, procedure: str
+    settings: Settings,
+    source: Source,
+    damages: tuple[Damage, ...],
+    *,
+    procedure: str,
+    others: Sequence[str] = (),
 ) -> RecoveryPlan:
-    """Say what a repair would do. Raises PreconditionError if there is nothing to repair."""
-    if not any(damage.names for damage in damages):
+    """Say what a repair would do. Raises PreconditionError if there is nothing to repair.
+
+    `others` are files that the point can't bring back, but perhaps another one.
+    """
+    if not any(damage.names for damage in damages) and not others:
         raise PreconditionError(
             f"Looking for damage against {source.point.id}: every file of it is there and whole.",
             hint="Nothing was touched. Files newer than that point are not in it; "
-            "`lifeboat verify` tells whether the platform is healthy.",
+            "`lifeboat verify` tells whether the platform is healthy."
+            f"{_if_it_is_older(settings, source)}",
         )
     asset = source.point.asset
     services = settings.files.services if asset is Asset.FILES else settings.models.services
+    symptoms = [damage.in_words() for damage in damages]
+    steps = ["keep the damaged files aside, rewrite only those"]
+    if others:
+        symptoms.append(
+            f"{len(others)} that {source.point.id} can't bring back, for it holds them damaged or "
+            f"not at all, first {others[0]!r}"
+        )
+        steps.append("look in all other points for a version of those with the right SHA-256")
     return RecoveryPlan(
         procedure=procedure,
         platform=settings.platform,
-        symptoms="; ".join(damage.in_words() for damage in damages),
+        symptoms="; ".join(symptoms),
         points=(source.point,),
         passed_over=source.passed_over,
         target=f"{source.point.id}, from {source.tier}",
         expected_loss="changes since then to the damaged files; all other files stay as they are",
-        touches=tuple(damage.path for damage in damages if damage.names),
+        touches=tuple(damage.path for damage in damages if damage.names or others),
         steps=(
             f"stop {', '.join(services)}",
-            "keep the damaged files aside, rewrite only those",
+            *steps,
             "verify the integrity of every file",
             f"start {', '.join(services)}",
             "verify the platform",
         ),
         made_at=clock.now(),
     )
+
+
+def _if_it_is_older(settings: Settings, source: Source) -> str:
+    """What to do if the newest backup was made after the damage; only models can be told apart."""
+    if source.point.asset is not Asset.MODELS:
+        return ""
+    for point in source.older:
+        if point.fingerprint == source.point.fingerprint:
+            continue
+        before = catalogue.read_facts(settings, point)
+        changed = sorted(
+            file
+            for name, directory in before.directories.items()
+            for file, digest in directory.digests.items()
+            if source.facts.directories[name].digests.get(file, "") != digest
+        )
+        if changed:
+            return (
+                f" If the damage is older than {source.point.id}: since {point.id} "
+                f"{', '.join(changed[:_NAMED])} changed or went; `lifeboat recover models --point "
+                f"{point.id}` brings that back."
+            )
+    return ""
 
 
 @step(Phase.RESTORE)

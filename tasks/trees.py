@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from lifeboat.core.errors import PreconditionError, RecoveryError
-from lifeboat.core.marks import Kind, Sighting
+from lifeboat.core.marks import Kind, Sighting, TestResult
 from lifeboat.core.points import (
     FACTS_NAME,
     Asset,
@@ -128,7 +128,8 @@ def find_unchanged(
     """The facts of the newest point, if it holds what is there now in both tiers; else None.
 
     Then a sighting tells watchers that it was looked at, and the run leaves no record: there are
-    hundreds of such looks a day. A point older than `at_most_seconds` counts as changed. Where S3
+    hundreds of such looks a day. A point older than `at_most_seconds`, or that a restore test found
+    to be bad, counts as changed. Where S3
     can't be asked, what this host holds already is not backed up once more: the error is raised.
     """
     as_of = clock.now()
@@ -145,6 +146,8 @@ def find_unchanged(
         return None
     if not set(places.RESTIC_TIERS) <= set(newest.tiers):
         return None  # made while S3 was away, or this host's disk full
+    if _was_found_bad(settings, newest):
+        return None
     age_seconds = (as_of - newest.taken_at).total_seconds()
     if at_most_seconds is not None and age_seconds >= at_most_seconds:
         return None
@@ -155,6 +158,12 @@ def find_unchanged(
     run.fact(unchanged_since=newest.id)
     run.found_nothing_to_do()
     return facts
+
+
+def _was_found_bad(settings: Settings, point: RecoveryPoint) -> bool:
+    """Whether the newest test of the asset failed on this very point: it may hold nothing."""
+    result = marks.read_all(settings, Kind.TESTS, in_bucket=False).get(str(point.asset))
+    return isinstance(result, TestResult) and not result.passed and result.point == point.id
 
 
 def _facts_of(settings: Settings, point: RecoveryPoint) -> Facts:

@@ -53,6 +53,29 @@ def _judge(settings: Settings, tier: Tier, bases: Sequence[BaseCopy]) -> Continu
     )
 
 
+def bases_left_behind(
+    settings: Settings, tiers: Collection[Tier] = (Tier.LOCAL, Tier.S3), *, holes: bool = True
+) -> frozenset[str]:
+    """The base copies from which the WAL does not lead to the newest row, as the names tell.
+
+    Those on a branch that a point-in-time recovery has left, and, if `holes`, those behind which
+    each of the tiers lacks a segment. A tier that does not answer is left out with a warning.
+    """
+    leads: dict[str, bool] = {}
+    for tier in tiers:
+        try:
+            found = look(settings, tier)
+        except RecoveryError as error:
+            log.warning(
+                "Whether the WAL in %s leads to the newest row is not known: %s", tier, error
+            )
+            continue
+        for reach in found.reaches:
+            fits = reach.whole if holes else reach.leads_to_newest
+            leads[reach.base.point] = leads.get(reach.base.point, False) or fits
+    return frozenset(point for point, fits in leads.items() if not fits)
+
+
 # --- gaps -----------------------------------------------------------------------------------
 
 

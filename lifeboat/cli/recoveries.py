@@ -35,6 +35,9 @@ FromOption = Annotated[
 DateOption = Annotated[
     str, typer.Option("--date", help="Repair from the newest point of this day (UTC), YYYY-MM-DD.")
 ]
+PointOption = Annotated[
+    str, typer.Option("--point", help="Repair from this point; `lifeboat points` lists them.")
+]
 LatestOption = Annotated[bool, typer.Option("--latest", help="From the newest point: the default.")]
 
 
@@ -75,6 +78,7 @@ def database(
 def files(
     config: ConfigOption = None,
     date: DateOption = "",
+    point: PointOption = "",
     latest: LatestOption = False,
     source: FromOption = "cheapest",
     dry_run: DryRun = False,
@@ -92,6 +96,7 @@ def files(
         RecoverFiles,
         config=str(config or ""),
         date=_date(date, latest),
+        point=point,
         source=source,
         dry_run=dry_run,
         approval=_approval(approve, config),
@@ -103,6 +108,7 @@ def files(
 def models(
     config: ConfigOption = None,
     date: DateOption = "",
+    point: PointOption = "",
     latest: LatestOption = False,
     source: FromOption = "cheapest",
     dry_run: DryRun = False,
@@ -120,6 +126,7 @@ def models(
         RecoverModels,
         config=str(config or ""),
         date=_date(date, latest),
+        point=point,
         source=source,
         dry_run=dry_run,
         approval=_approval(approve, config),

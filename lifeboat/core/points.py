@@ -208,6 +208,17 @@ def choose_point(
     return chosen
 
 
+def find_named(points: Iterable[RecoveryPoint], name: str) -> RecoveryPoint:
+    """Give the point of that name. Raise PreconditionError if it is not among `points`."""
+    found = next((point for point in points if point.id == name), None)
+    if found is None:
+        raise PreconditionError(
+            f"Choosing the recovery point {name}: there is no such point.",
+            hint="`lifeboat points` lists them.",
+        )
+    return found
+
+
 def passed_over(
     points: Iterable[RecoveryPoint], chosen: RecoveryPoint, *, not_after: datetime | None = None
 ) -> tuple[RecoveryPoint, ...]:

@@ -83,6 +83,18 @@ class _RecoverDirectories(_Recovery):
         "e.g. 2026-01-31; empty means the latest.",
     )
 
+    point: str = Field(
+        default="",
+        description="Repair from this recovery point, e.g. files-20260131T031500Z, whatever is "
+        "newer; empty means the date decides.",
+    )
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> _RecoverDirectories:
+        if self.date and self.point:
+            raise ValueError("give a date or a point, not both")
+        return self
+
     @field_validator("date")
     @classmethod
     def _is_a_date(cls, value: str) -> str:

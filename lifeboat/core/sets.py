@@ -73,9 +73,15 @@ class Candidate(BaseModel):
 
 
 def candidates(
-    points: Collection[RecoveryPoint], asset: Asset, tier: Tier
+    points: Collection[RecoveryPoint],
+    asset: Asset,
+    tier: Tier,
+    *,
+    left_behind: Collection[str] = (),
 ) -> tuple[Candidate, ...]:
     """The trusted points of an asset in a tier in the order in which to try them.
+
+    Bases that are `left_behind`, from which the WAL does not lead to the newest row, come last.
 
     Of the database first what is proven: the base of the newest complete verified set, else the
     newest verified base; WAL brings each to the same newest row. Files, models and configuration
@@ -88,19 +94,33 @@ def candidates(
         key=lambda point: point.taken_at,
         reverse=True,
     )
+    leading = [point for point in usable if point.id not in left_behind]
     proven = next(
-        (s for s in sets_of(points) if s.verified and s.trusted and s.complete_in(tier)), None
+        (
+            s
+            for s in sets_of(points)
+            if s.verified
+            and s.trusted
+            and s.complete_in(tier)
+            and s.members[Asset.DATABASE].id not in left_behind
+        ),
+        None,
     )
     of_set = (
         [(proven.members[asset], f"of {proven.id}, the newest complete verified set")]
         if proven
         else []
     )
-    newest = [(point, "the newest") for point in usable[:1]]
-    verified = _first(usable, lambda point: point.verified_at is not None, "the newest verified")
-    older = [(point, "an older one") for point in usable]
+    newest = [(point, "the newest") for point in leading[:1]]
+    verified = _first(leading, lambda point: point.verified_at is not None, "the newest verified")
+    older = [(point, "an older one") for point in leading]
+    behind = [
+        (point, "its WAL does not lead to the newest row")
+        for point in usable
+        if point not in leading
+    ]
     in_order = (
-        [*of_set, *verified, *newest, *older]
+        [*of_set, *verified, *newest, *older, *behind]
         if asset is Asset.DATABASE
         else [*newest, *of_set, *verified, *older]
     )

@@ -238,10 +238,17 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class FoundFile:
+    """A file of some snapshot. Two of one path have the same content if the rest is the same too.
+
+    Time and size alone would not tell: what rots or is tampered with may keep both.
+    """
+
     snapshot_id: str
     path: str
     bytes: int
     mtime: datetime
+    ctime: datetime
+    inode: int
 
 
 _listed: contextvars.ContextVar[dict[str, tuple[Snapshot, ...]] | None] = contextvars.ContextVar(
@@ -511,12 +518,19 @@ class Repository:
 
         return tuple(self._nodes(snapshot_id, subfolder, file))
 
-    def find(self, pattern: str) -> tuple[FoundFile, ...]:
-        """Every file of every snapshot whose path fits a shell pattern."""
-        told = self._read(["find", "--", pattern], doing=f"Looking for {pattern}")
+    def find(self, names: Collection[str]) -> tuple[FoundFile, ...]:
+        """Every file of every snapshot that has one of these names, in whatever directory."""
+        patterns = [re.sub(r"([*?\[\\])", r"\\\1", name) for name in names]
+        doing = f"Looking for {len(names)} files in all snapshots of {self.location}"
+        told = self._read(["find", "--", *patterns], doing=doing)
         return tuple(
             FoundFile(
-                snapshot["snapshot"], match["path"], match.get("size", 0), _moment(match["mtime"])
+                snapshot["snapshot"],
+                match["path"],
+                match.get("size", 0),
+                _moment(match["mtime"]),
+                _moment(match["ctime"]),
+                match.get("inode", 0),
             )
             for snapshot in json.loads(told.stdout) or ()
             for match in snapshot["matches"]

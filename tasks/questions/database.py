@@ -17,7 +17,7 @@ from lifeboat.core.points import DatabaseFacts, Facts, Tier
 from lifeboat.core.wal import Segment, format_lsn, parse_lsn
 from lifeboat.settings import Settings
 from lifeboat.tools import filesystem, postgres
-from tasks import wal_replay
+from tasks import vault, wal_replay
 from tasks.record import current_run
 
 log = logging.getLogger("lifeboat")
@@ -110,6 +110,8 @@ def _require_same_major(settings: Settings, point: str, expected: DatabaseFacts)
 def _collect(settings: Settings, facts: Facts, data: Path) -> wal_replay.CollectedWal:
     """All the WAL that the bucket has for it. What refuses a recovery fails this test."""
     try:
+        # Even if there is nothing yet that it would open: WAL will come.
+        vault.wal_identity(settings, tiers=(Tier.S3,))
         return wal_replay.collect(
             settings, facts, base=data, to_time=None, prefer=Tier.S3, bucket_alone=True
         )

@@ -331,10 +331,13 @@ class Platform:
 
     @contextmanager
     def damaged_point(self) -> Iterator[None]:
-        """What was added to the files' repository in S3 last can't be read for a while."""
+        """What the files' repository in S3 holds can't be read for a while.
+
+        All of it: which packs the newest point needs only restic could tell, and what was added
+        last may be of a backup that was killed.
+        """
         bucket = places.bucket(self.settings)
-        packs = sorted(bucket.list("file-backups/data/"), key=lambda o: o.modified_at)[-2:]
-        kept = {o.key: bucket.get(o.key) for o in packs}
+        kept = {o.key: bucket.get(o.key) for o in bucket.list("file-backups/data/")}
         bucket.delete(list(kept))
         try:
             yield

@@ -28,6 +28,7 @@ from lifeboat.settings import Settings, load_settings
 from lifeboat.tools import seal
 from staging.site import Site
 from tasks import catalogue, marks, places
+from tests.system import settings_file
 
 pytestmark = [pytest.mark.system]
 
@@ -138,11 +139,8 @@ def vault(whole: Site, lifeboat) -> Iterator[Vault]:
     settings = load_settings(whole.settings_path)
     original = places.bucket(settings)
     config = whole.server / f"{name}.yaml"
-    text = whole.settings_path.read_text()
-    text = text.replace("local: backups", f"local: vaults/{name}")
-    text = re.sub(r"(bucket: [\w-]+)", rf"\1, prefix: {name}", text)
-    text = text.replace("keep: {", "keep: {read_all_days: 1, ")
-    config.write_text(text)
+    own = {"vault.local": f"vaults/{name}", "vault.s3.prefix": name, "keep.read_all_days": 1}
+    settings_file.change(whole.settings_path, own, to=config)
     copy = load_settings(config)
     keys = [o.key for o in original.list() if not o.key.startswith("case-")]
     with ThreadPoolExecutor(max_workers=8) as pool:

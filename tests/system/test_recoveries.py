@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -22,10 +23,12 @@ from lifeboat.settings import load_settings
 from staging import faults, load
 from staging.site import Site
 from tasks import locks
+from tests.system import settings_file
 
 pytestmark = [pytest.mark.system]
 
 PLATFORM = "cad-ai-staging"
+PREFIX = "recoveries"
 
 
 @dataclasses.dataclass
@@ -98,9 +101,9 @@ class Shell:
 @pytest.fixture(scope="module")
 def shell(staging_site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     """A platform whose WAL is received, with one recovery point of everything."""
-    yaml = staging_site.settings_path
-    quick = "checks:\n  window_seconds: 0.5\n  containers_running: {settle_seconds: 0.2}\n"
-    yaml.write_text(yaml.read_text().replace("checks:\n", quick))
+    # What a test has damaged must not be in the newest point before it is looked at.
+    own = {"keep.files_seconds": 3600, "keep.on_change_seconds": 3600, "vault.s3.prefix": PREFIX}
+    settings_file.change(staging_site.settings_path, own | settings_file.QUICK_CHECKS)
     shell = Shell(staging_site, tmp_path_factory.mktemp("outside"))
     staging_site.stack.start(["wal-receiver"])
     for asset in ("config", "files", "models", "database"):
@@ -343,6 +346,49 @@ def test_only_damaged_files_are_rewritten_and_each_is_named(shell: Shell, source
     assert {*damage["truncated"], *damage["altered"]} == set(inodes(aside))
 
 
+def test_what_was_backed_up_damaged_comes_from_the_point_that_has_it_whole(shell: Shell) -> None:
+    """As when the hourly backup runs between the damage and its discovery."""
+    shell.run("backup", "files")
+    whole = {name: (shell.site.files / name).read_bytes() for name in inodes(shell.site.files)}
+    older = faults.break_site(shell.site, "damage-files", seed=6)
+    there = [name for name in older.names if (shell.site.files / name).exists()]
+    as_damaged = {name: (shell.site.files / name).read_bytes() for name in there}
+    shell.run("backup", "files")
+    newer = faults.break_site(shell.site, "damage-files", seed=7)
+    only_older = sorted(set(older.names) - set(newer.names))
+    assert only_older and newer.names
+
+    plan = json.loads(shell.run("recover", "files", "--dry-run", "--json").stdout)
+    assert f"{len(only_older)} that files-" in plan["symptoms"]
+    told = shell.recover("files")
+    record = shell.site.server / "backups/records/runs" / told["id"]
+    found = set(json.loads((record / "from-other-points.json").read_text()))
+    assert set(only_older) <= found <= set(older.names)
+    assert {n: (shell.site.files / n).read_bytes() for n in whole} == whole
+    [aside] = {Path(moved["where"]) for moved in told["moved_aside"]}
+    for name in set(there) & set(only_older):
+        assert (aside / name).read_bytes() == as_damaged[name]
+    assert not list(shell.site.files.parent.glob("*.found-*")), "no scratch is left"
+
+
+def test_a_file_that_no_point_has_whole_is_a_loss_that_is_told(shell: Shell) -> None:
+    shell.run("backup", "files")
+    [(path,)] = rows(shell.site, "SELECT path FROM drawings ORDER BY id DESC LIMIT 1")
+    shell.run("recover", "files", "--approve", PLATFORM, ok=3)
+    with psycopg.connect(shell.site.dsn(), autocommit=True) as connection:
+        old = connection.execute(
+            "SELECT sha256 FROM drawings WHERE path = %s LIMIT 1", [path]
+        ).fetchone()[0]
+        connection.execute("UPDATE drawings SET sha256 = %s WHERE path = %s", ["0" * 64, path])
+        try:
+            told = shell.recover("files")
+            assert told["facts"]["files_lost"] == 1
+            assert told["facts"]["files_from_other_points"] == 0
+        finally:
+            connection.execute("UPDATE drawings SET sha256 = %s WHERE path = %s", [old, path])
+            (shell.site.server / "backups/records/known-losses.jsonl").unlink()
+
+
 def test_a_day_before_the_first_point_is_refused(shell: Shell) -> None:
     words = ("recover", "files", "--date", "2020-01-01", "--approve", PLATFORM)
     assert "first one was taken at" in shell.run(*words, ok=3).stderr
@@ -358,6 +404,22 @@ def test_models_come_back_and_answer(shell: Shell, fault: str) -> None:
     faults.break_site(shell.site, fault)
     shell.recover("models", "--from", "s3" if fault == "delete-models" else "local")
     assert {p.name: p.read_bytes() for p in shell.site.models.iterdir()} == whole
+
+
+def test_models_that_were_backed_up_corrupt_come_from_the_point_that_is_named(shell: Shell) -> None:
+    shell.run("backup", "models")
+    whole = {p.name: p.read_bytes() for p in shell.site.models.iterdir()}
+    broken = faults.break_site(shell.site, "corrupt-models")
+    shell.run("backup", "models")
+    done = shell.run("recover", "models", "--approve", PLATFORM, ok=3)
+    named = re.search(r"since (models-\S+) (.+) changed or went; .*--point \1", done.stderr)
+    assert named and set(named[2].split(", ")) == set(broken.names), done.stderr
+    shell.recover("models", "--point", named[1])
+    assert {p.name: p.read_bytes() for p in shell.site.models.iterdir()} == whole
+    absent = ("--point", "models-20200101T000000Z")
+    assert "no such point" in shell.run("recover", "models", *absent, ok=3).stderr
+    shell.run("recover", "models", "--point", named[1], "--date", "2026-01-01", ok=2)
+    shell.run("backup", "models")
 
 
 def test_the_same_recovery_runs_under_prefect(shell: Shell, tmp_path: Path) -> None:
@@ -393,7 +455,8 @@ def test_the_server_comes_back_from_the_bucket_and_one_secret(shell: Shell, tmp_
     s3 = load_settings(site.settings_path).vault.s3
     faults.break_site(site, "lose-server")
     assert not site.server.exists()
-    where = ("--bucket", s3.bucket, "--endpoint", s3.endpoint, "--into", str(site.server))
+    place = ("--bucket", s3.bucket, "--endpoint", s3.endpoint, "--prefix", PREFIX)
+    where = (*place, "--into", str(site.server))
     no_config = {"LIFEBOAT_CONFIG": "/nonexistent"}
 
     wrong = {"LIFEBOAT_VAULT_PASSWORD": "wrong"}
@@ -405,7 +468,7 @@ def test_the_server_comes_back_from_the_bucket_and_one_secret(shell: Shell, tmp_
     full = ("--into", str(tmp_path))
     (tmp_path / "somebody's").write_text("file")
     refused = shell.run(
-        "recover", "server", *where[:4], *full, "--approve", PLATFORM, ok=3, **no_config
+        "recover", "server", *place, *full, "--approve", PLATFORM, ok=3, **no_config
     )
     assert "not empty" in refused.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["somebody's"]
@@ -437,7 +500,7 @@ def test_the_server_comes_back_though_a_thief_destroyed_the_bucket_too(shell: Sh
     before = {item.key for item in bucket.list() if "/locks/" not in item.key}
     poll_next_second()
     bucket.delete([item.key for item in bucket.list()])
-    where = ("--bucket", s3.bucket, "--endpoint", s3.endpoint)
+    where = ("--bucket", s3.bucket, "--endpoint", s3.endpoint, "--prefix", PREFIX)
     no_config = {"LIFEBOAT_CONFIG": "/nonexistent"}
     nothing = ("recover", "server", *where, "--into", str(site.server))
     assert "no repository" in shell.run(*nothing, ok=3, **no_config).stderr

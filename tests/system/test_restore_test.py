@@ -26,6 +26,7 @@ from lifeboat.settings import Settings, load_settings
 from lifeboat.tools import filesystem
 from staging.site import Site
 from tasks import catalogue, clock, locks, marks, places, restore_test
+from tests.system import settings_file
 
 pytestmark = [pytest.mark.system]
 
@@ -62,7 +63,7 @@ def _platform(staging_site: Site, lifeboat) -> Iterator[Platform]:
     site = staging_site
     yaml = site.settings_path
     prefix = f"proof-{secrets.token_hex(4)}x"
-    yaml.write_text(re.sub(r"(bucket: [\w-]+)", rf"\1, prefix: {prefix}", yaml.read_text()))
+    settings_file.change(yaml, {"vault.s3.prefix": prefix})
     with pytest.MonkeyPatch.context() as patch:
         for name, value in site.environment().items():
             patch.setenv(name, value)
@@ -109,7 +110,7 @@ def test_all_assets_are_tried_and_all_that_is_wrong_is_told(platform: Platform) 
 def test_the_cache_of_this_host_hides_no_damage(platform: Platform) -> None:
     """A pack of directories alone: the host has it, a new host would not."""
     # A second snapshot, which adds directories alone: restic puts those into packs of their own.
-    assert platform.lifeboat("backup", "models").returncode == 0
+    assert platform.lifeboat("backup", "models", "--always").returncode == 0
     bucket = places.bucket(platform.settings)
     cached = {path.name for path in (platform.settings.vault.local / "cache").rglob("*")}
     trees = [o.key for o in bucket.list("model-backups/data/") if o.key.split("/")[-1] in cached]
@@ -226,7 +227,7 @@ def test_that_an_older_point_is_good_does_not_hide_that_a_newer_one_is_not(
     platform: Platform,
 ) -> None:
     older = platform.newest(Asset.MODELS).id
-    assert platform.lifeboat("backup", "models").returncode == 0
+    assert platform.lifeboat("backup", "models", "--always").returncode == 0
     newer = platform.newest(Asset.MODELS).id
     failed = TestResult(
         asset="models",

@@ -19,6 +19,7 @@ from staging import faults
 from staging.site import Site
 from tasks import catalogue, marks, places, vault
 from tasks.database import connection
+from tests.system import settings_file
 from tests.system.test_recoveries import PLATFORM, Shell, rows
 
 pytestmark = [pytest.mark.system]
@@ -27,10 +28,8 @@ pytestmark = [pytest.mark.system]
 @pytest.fixture(scope="module")
 def shell(staging_site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     """A platform whose WAL is received, with a place of its own in the bucket."""
-    yaml = staging_site.settings_path
-    quick = "checks:\n  window_seconds: 0.5\n  containers_running: {settle_seconds: 0.2}\n"
-    own = "region: us-east-1, prefix: sets}"
-    yaml.write_text(yaml.read_text().replace("checks:\n", quick).replace("region: us-east-1}", own))
+    own = {"vault.s3.prefix": "sets"} | settings_file.QUICK_CHECKS
+    settings_file.change(staging_site.settings_path, own)
     staging_site.stack.start(["wal-receiver"])
     with pytest.MonkeyPatch.context() as patch:
         for name, value in staging_site.environment().items():

@@ -33,6 +33,7 @@ from tasks import (
     wal_witness,
 )
 from tasks.wal_health import ReceiverState
+from tests.system import settings_file
 from tests.system.test_recoveries import Shell
 
 pytestmark = [
@@ -40,23 +41,14 @@ pytestmark = [
     pytest.mark.timeout(600),
 ]
 
-KEEP = "keep: {wal_seconds: 2, files_seconds: 3600, on_change_seconds: 3600}"
+KEEP = {"wal_seconds": 2, "files_seconds": 3600, "on_change_seconds": 3600}
 
 
 @pytest.fixture(scope="module")
 def shell(staging_site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     """A platform with a vault of its own in S3, whose WAL is received and shipped every 2 s."""
-    yaml = staging_site.settings_path
-    text = yaml.read_text().replace("keep: {wal_seconds: 10, files_seconds: 30}", KEEP)
-    text = text.replace(
-        "region: us-east-1}", f"region: us-east-1, prefix: w{secrets.token_hex(4)}}}"
-    )
-    text = text.replace(
-        "checks:\n", "checks:\n  window_seconds: 0.5\n  containers_running: {settle_seconds: 0.2}\n"
-    )
-    text = text.replace("start_seconds: 30", "start_seconds: 60")
-    assert KEEP in text and "prefix: w" in text
-    yaml.write_text(text)
+    own = {"keep": KEEP, "vault.s3.prefix": f"w{secrets.token_hex(4)}", "checks.start_seconds": 60}
+    settings_file.change(staging_site.settings_path, own | settings_file.QUICK_CHECKS)
     shell = Shell(staging_site, tmp_path_factory.mktemp("outside"))
     staging_site.stack.start(["wal-receiver"])
     for asset in ("config", "files", "models", "database"):

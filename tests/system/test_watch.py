@@ -20,6 +20,7 @@ from lifeboat.settings import load_settings
 from staging import faults
 from staging.site import Site
 from tasks import backup, catalogue, clock, locks, objectives, places
+from tests.system import settings_file
 from tests.system.watching import (
     FOREIGN,
     PREFIX,
@@ -49,8 +50,7 @@ pytestmark = [pytest.mark.system]
 def watched(staging_site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     """A platform with a backup of everything, all of it tested by a restore."""
     yaml = staging_site.settings_path
-    text = yaml.read_text().replace("keep: {wal_seconds: 10, files_seconds: 30}", f"keep: {SLOW}")
-    yaml.write_text(text.replace("region: us-east-1", f"region: us-east-1\n    prefix: {PREFIX}"))
+    settings_file.change(yaml, {"keep": SLOW, "vault.s3.prefix": PREFIX})
     staging_site.stack.start(["wal-receiver"])
     with pytest.MonkeyPatch.context() as patch:
         for name, value in staging_site.environment().items():
@@ -319,8 +319,7 @@ def test_a_keeper_that_hangs_is_noticed_before_the_next_backup_after(watched: Wa
     """It says nothing, and its process is there: only the store tells."""
     interval = 20.0
     quick = watched.site.server / "quick.yaml"
-    text = watched.site.settings_path.read_text()
-    quick.write_text(text.replace(SLOW, SLOW[:-1] + f", database_seconds: {interval:g}}}"))
+    settings_file.change(watched.site.settings_path, {"keep.database_seconds": interval}, to=quick)
     settings = load_settings(quick)
 
     def newest():

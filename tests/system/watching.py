@@ -25,7 +25,12 @@ from staging.site import Site
 from tasks import objectives, places
 
 PREFIX = "watched"
-SLOW = "{wal_seconds: 3600, files_seconds: 3600, on_change_seconds: 3600, watch_seconds: 3600}"
+SLOW = {
+    "wal_seconds": 3600,
+    "files_seconds": 3600,
+    "on_change_seconds": 3600,
+    "watch_seconds": 3600,
+}
 FOREIGN = "7999999999999999999"
 UNKNOWN_BRANCH = "000000070000000000000005"
 

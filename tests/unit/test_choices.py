@@ -35,6 +35,8 @@ def point(asset: Asset, hours: float, tiers=(Tier.LOCAL, Tier.S3), **told) -> Re
 def listed(monkeypatch):
     """Let the vault hold these points."""
     monkeypatch.setattr(restore_test.locks, "stand_aside", lambda settings, doing: None)
+    whole = lambda settings, tiers=(), holes=True: frozenset()  # noqa: E731
+    monkeypatch.setattr(climb.wal_continuity, "bases_left_behind", whole)
 
     def let(*points: RecoveryPoint) -> None:
         ordered = sorted(points, key=lambda p: p.taken_at, reverse=True)
@@ -94,7 +96,7 @@ def restores(monkeypatch):
     tried: list[tuple[str, Tier]] = []
 
     def let(*damaged: RecoveryPoint, error: Exception | None = None):
-        def restore_from(settings, chosen, tier, *, to_time):
+        def restore_from(settings, chosen, tier, *, to_time, stop):
             tried.append((chosen.id, tier))
             if chosen.id in {p.id for p in damaged}:
                 raise error or PermanentError("it is damaged")
@@ -139,6 +141,28 @@ def test_the_trusted_hot_copy_is_the_first_rung_though_a_newer_one_is_there(list
     chosen = climb.choose_points(None, RecoverDatabase())
     assert {p.id for p in chosen.of.values()} == {good.id}
     assert chosen.reserve == {}
+
+
+def test_a_base_on_a_branch_that_was_left_is_taken_only_where_there_is_no_other(
+    listed, monkeypatch
+) -> None:
+    """As after a recovery to an earlier moment, until the next base copy is made."""
+    older, left = point(Asset.DATABASE, -4), point(Asset.DATABASE, -1, EVERYWHERE)
+    listed(older, left)
+    asked = []
+
+    def behind(settings, tiers=(), holes=True):
+        asked.append(holes)
+        return frozenset({left.id})
+
+    monkeypatch.setattr(climb.wal_continuity, "bases_left_behind", behind)
+    chosen = climb.choose_points(None, RecoverDatabase())
+    assert {tier: p.id for tier, p in chosen.of.items()} == {
+        **dict.fromkeys(older.copies, older.id),
+        Tier.HOT: left.id,
+    }
+    climb.choose_points(None, RecoverDatabase(to_time=NOON.isoformat()))
+    assert asked == [True, False], "a hole behind the target does not matter"
 
 
 # --- a lost server --------------------------------------------------------------------------

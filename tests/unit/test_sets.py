@@ -144,6 +144,14 @@ def test_every_trusted_point_is_a_candidate_once_and_no_other_is(told) -> None:
         assert len(found) == len(usable)
 
 
+def test_a_base_from_which_the_wal_does_not_lead_comes_last_though_it_is_verified() -> None:
+    points = [point(Asset.DATABASE, -5), point(Asset.DATABASE, -1, verified_at=NOON)]
+    left = [points[1].id]
+    found = candidates(points, Asset.DATABASE, Tier.S3, left_behind=left)
+    assert [c.point.id for c in found] == [points[0].id, points[1].id]
+    assert found[1].reason == "its WAL does not lead to the newest row"
+
+
 # --- rows and files -------------------------------------------------------------------------
 
 
