@@ -1,8 +1,4 @@
-"""The platform's services as a whole: look at them, stop them, start them.
-
-`Stack` is the protocol; the flows cannot tell its implementations apart. `ProcessStack` speaks to
-supervisor (https://supervisord.org/api.html); Docker Compose comes behind the same protocol.
-"""
+"""Services as plain processes under supervisor (https://supervisord.org/api.html)."""
 
 from __future__ import annotations
 
@@ -17,93 +13,18 @@ import time
 import xmlrpc.client
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
 
 import psutil
 
 from lifeboat.core.errors import PermanentError, PreconditionError, RecoveryError, TransientError
 from lifeboat.tools import process
+from lifeboat.tools.stacks.protocol import ServiceState, ServiceStatus, raise_for
 
 START_SECONDS = 30.0
 RPC_SECONDS = 10.0
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 5.0
-
-
-class ServiceState(StrEnum):
-    RUNNING = "running"
-    STARTING = "starting"
-    STOPPED = "stopped"
-    FAILED = "failed"
-
-
-@dataclass(frozen=True)
-class ServiceStatus:
-    """One service as it is now. Memory and CPU time are those of its whole process tree."""
-
-    name: str
-    state: ServiceState
-    pid: int | None = None
-    started_at: float | None = None
-    """Seconds since the epoch."""
-    memory_bytes: int = 0
-    cpu_seconds: float = 0.0
-    detail: str = ""
-
-
-class Stack(Protocol):
-    """The services of one platform. Every call blocks, and ends within a bounded time.
-
-    Asking for what is already so is no error. A name that the stack does not know is a
-    PreconditionError before anything was touched. Where several services are asked for, all are
-    tried, and those that failed are named in one error at the end.
-    """
-
-    def status(self) -> tuple[ServiceStatus, ...]:
-        """Every service of the stack, running or not, in the order of its definition."""
-        ...
-
-    def logs(self, service: str, lines: int = 50) -> str:
-        """The last lines that a service wrote, also when it does not run."""
-        ...
-
-    def start(self, services: Collection[str]) -> None:
-        """Start the services in the order given and return once all of them run.
-
-        "Run" means that their processes stay up; whether they answer is for a health check.
-        """
-        ...
-
-    def stop(self, services: Collection[str]) -> None:
-        """Stop the services in the order given and return once none of their processes is left.
-
-        One that does not end when it is asked to is killed.
-        """
-        ...
-
-    def restart(self, services: Collection[str]) -> None:
-        """Stop and start the services, so that each one runs in a new process."""
-        ...
-
-    def up(self, services: Collection[str] | None = None) -> None:
-        """Like `start`, and start what manages the services first where it is down.
-
-        None means every service of the stack.
-        """
-        ...
-
-    def down(self) -> None:
-        """Stop every service, and what manages them where that belongs to the stack."""
-        ...
-
-    def run_in(self, service: str, argv: Sequence[str], *, timeout_seconds: float = 60.0) -> str:
-        """Run a command where the service runs and give what it printed.
-
-        Raises CommandFailed if it ends badly.
-        """
-        ...
 
 
 _STATES = {
@@ -206,7 +127,7 @@ class ProcessStack:
                 failed[program.name] = error.message
         waiting = [program for program in programs if program.name not in failed]
         failed |= self._wait_for_running(supervisor, waiting)
-        self._raise_for(failed, "Starting")
+        raise_for(failed, "Starting")
 
     def stop(self, services: Collection[str]) -> None:
         supervisor = self._read_config()
@@ -240,7 +161,7 @@ class ProcessStack:
             left = _kill(trees[program.name])
             if left:
                 failed[program.name] = f"processes {left} cannot be ended"
-        self._raise_for(failed, "Stopping")
+        raise_for(failed, "Stopping")
 
     def restart(self, services: Collection[str]) -> None:
         self.stop(services)
@@ -445,14 +366,6 @@ class ProcessStack:
         reason = info["spawnerr"] or info["description"] or info["statename"].lower()
         last = self.logs(info["name"], lines=3).strip()
         return f"{reason}; its log ends: {last}" if last else reason
-
-    def _raise_for(self, failed: Mapping[str, str], doing: str) -> None:
-        if failed:
-            listed = "; ".join(f"{name}: {reason}" for name, reason in sorted(failed.items()))
-            raise PermanentError(
-                f"{doing} {len(failed)} service(s) failed: {listed}.",
-                hint="`lifeboat stack status` shows all services.",
-            )
 
     # -- the configuration file
 
