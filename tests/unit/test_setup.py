@@ -88,8 +88,9 @@ def test_without_any_way_it_says_what_to_install(fetch_restic: ModuleType) -> No
     assert not fetch_restic.TOOLS.exists()
 
 
-def test_an_unknown_signing_key_is_explained(fetch_restic: ModuleType) -> None:
-    said = fetch_restic.explain("W: GPG error: ... NO_PUBKEY 6ED0E7B82643E131\nE: is not signed.")
+def test_an_unknown_signing_key_is_explained() -> None:
+    fetch_debian = importlib.import_module("fetch_debian")
+    said = fetch_debian.explain("W: GPG error: ... NO_PUBKEY 6ED0E7B82643E131\nE: is not signed.")
     assert "debian-archive-keyring" in said
     assert "6ED0E7B82643E131" in said
 
@@ -128,13 +129,14 @@ deb https://packages.example/tool bookworm stable
 
 
 def test_mirrors_of_debian_are_found_in_both_formats(
-    fetch_restic: ModuleType, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    sources = [*fetch_restic.parse_deb822(DEB822), *fetch_restic.parse_one_line(ONE_LINE)]
-    monkeypatch.setattr(fetch_restic, "configured_sources", lambda: sources)
-    monkeypatch.setattr(fetch_restic, "DEBIAN_KEYRINGS", ())
+    fetch_debian = importlib.import_module("fetch_debian")
+    sources = [*fetch_debian.parse_deb822(DEB822), *fetch_debian.parse_one_line(ONE_LINE)]
+    monkeypatch.setattr(fetch_debian, "configured_sources", lambda: sources)
+    monkeypatch.setattr(fetch_debian, "DEBIAN_KEYRINGS", ())
 
-    mirrors = {source.uri: source.signed_by for source in fetch_restic.debian_mirrors()}
+    mirrors = {source.uri: source.signed_by for source in fetch_debian.debian_mirrors()}
 
     assert list(mirrors) == [
         "https://one.example/debian",
