@@ -6,13 +6,21 @@ from collections.abc import Collection
 
 from lifeboat.core.timeline import Phase
 from lifeboat.settings import Settings
-from lifeboat.tools.stacks import ProcessStack, ServiceState, ServiceStatus, Stack
+from lifeboat.tools.stacks import ComposeStack, ProcessStack, ServiceState, ServiceStatus, Stack
 from tasks.orchestration import step
 
 
 def stack_of(settings: Settings) -> Stack:
     """The stack that lifeboat.yaml describes; it need not be running."""
-    return ProcessStack(settings.stack.supervisor_config)
+    told = settings.stack
+    if told.kind == "process":
+        return ProcessStack(told.supervisor_config)
+    return ComposeStack(
+        told.compose_file,
+        env_file=told.env_file,
+        project_name=told.project_name,
+        program=settings.compose_program(),
+    )
 
 
 @step(Phase.DETECT)

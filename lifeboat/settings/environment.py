@@ -42,6 +42,15 @@ def find_restic(directory: Path | None = None) -> Path:
     return Path(found)
 
 
+def find_compose(directory: Path | None = None) -> Path | None:
+    """Give the Compose that was fetched into the tool folder; None: use what is installed."""
+    for place in (Path.cwd(), *((directory,) if directory else ()), Path(__file__).parents[2]):
+        program = place / TOOLS / "docker-compose"
+        if program.is_file():
+            return program
+    return None
+
+
 def optional_secret_of_environment(name: str) -> str | None:
     """A secret of the process environment; None if it is not set. Empty counts as not set."""
     return os.environ.get(name) or None

@@ -14,6 +14,7 @@ from lifeboat.core.errors import SettingsError
 from lifeboat.settings.environment import (
     DEFAULT_NAME,
     SECRETS,
+    find_compose,
     find_restic,
     optional_secret_of_environment,
     read_secrets,
@@ -93,6 +94,11 @@ class ComposeStackSettings(_Services):
     )
     project_name: Name | None = Field(
         default=None, description="Name of the Compose project; default: Compose's own."
+    )
+    compose_program: SitePath | None = Field(
+        default=None,
+        description="Compose v2 as a program of its own; default: the one in the tool folder, or "
+        "else the plugin of `docker`, or `docker-compose` on PATH.",
     )
 
 
@@ -408,6 +414,11 @@ class Settings(_Section):
     def fill(self, text: str) -> str:
         """Replace each `${NAME}` by the secret of that name. Raises SettingsError as `secret`."""
         return PLACEHOLDER.sub(lambda match: self.secret(match[1]), text)
+
+    def compose_program(self) -> Path | None:
+        """Give Compose as configured, or the one in the tool folder; None: what is installed."""
+        told = self.stack.compose_program if self.stack.kind == "compose" else None
+        return told or find_compose(self.directory)
 
     def restic_program(self) -> Path:
         """Give restic as configured, or the one of `make setup`, or else the one on PATH.

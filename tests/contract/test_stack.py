@@ -1,18 +1,22 @@
-"""What every Stack keeps, on real processes."""
+"""What every Stack keeps, on real processes and real containers."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
+import uuid
 
 import psutil
 import pytest
 
 from lifeboat.core.errors import CommandFailed, PermanentError, PreconditionError
-from lifeboat.tools.stacks import ProcessStack, ServiceState
+from lifeboat.settings import find_compose
+from lifeboat.tools.stacks import ComposeStack, ProcessStack, ServiceState
 
 PROGRAMS = {
     # It works for a moment first: CPU time is told in hundredths of a second.
@@ -27,6 +31,17 @@ PROGRAMS = {
         "print('deaf is up', flush=True); time.sleep(600)"
     ),
     "broken": "print('no configuration here', flush=True); raise SystemExit(3)",
+}
+
+# The same in Perl, which is all that Debian's base image has.
+CONTAINERS = {
+    "good": (
+        "$|=1; my $x = 'x' x 5_000_000; $i++ while $i < 5_000_000; print \"good is up\\n\";"
+        " sleep 600"
+    ),
+    "parent": "$|=1; if (fork) { sleep 600 } else { sleep 600 }",
+    "deaf": "$|=1; $SIG{TERM} = 'IGNORE'; print \"deaf is up\\n\"; sleep 600 while 1",
+    "broken": '$|=1; print "no configuration here\\n"; exit 3',
 }
 
 
@@ -66,11 +81,49 @@ def process_stack(directory):
     return ProcessStack(config)
 
 
-@pytest.fixture(scope="module", params=[process_stack], ids=["processes"])
+def compose_stack(directory):
+    lines = [f"name: contract-{uuid.uuid4().hex[:8]}", "services:"]
+    for name, code in CONTAINERS.items():
+        lines += [
+            f"  {name}:",
+            "    image: debian:trixie-slim",
+            "    working_dir: /work",
+            "    environment: {COLOUR: '${COLOUR}', SIZE: 10}",
+            "    stop_grace_period: 1s",
+            "    network_mode: none",
+            # As a process with id 1 it would not even notice being asked to end.
+            "    init: true",
+            f"    command: [perl, -e, {json.dumps(code.replace('$', '$$'))}]",
+        ]
+    (directory / "production.env").write_text("COLOUR=blue\n")
+    file = directory / "docker-compose.prod.yml"
+    file.write_text("\n".join(lines) + "\n")
+    return ComposeStack(file, env_file=directory / "production.env", program=find_compose())
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(process_stack, id="processes"),
+        pytest.param(compose_stack, id="containers", marks=pytest.mark.xdist_group("docker")),
+    ],
+)
 def stack(request, tmp_path_factory):
+    if request.param is compose_stack:
+        request.getfixturevalue("docker_host")
     made = request.param(tmp_path_factory.mktemp("stack"))
     yield made
     made.down()
+    if request.param is compose_stack:
+        remove_containers(made)
+
+
+def remove_containers(stack):
+    subprocess.run(
+        [find_compose() or "docker-compose", *stack._options(), "down", "--volumes"],
+        check=True,
+        capture_output=True,
+    )
 
 
 def by_name(stack):
@@ -170,12 +223,16 @@ def test_down_ends_everything(stack):
     stack.up(["good", "parent", "deaf"])
     pids = [s.pid for s in stack.status() if s.pid]
     stack.down()
-    assert {s.state for s in stack.status()} == {ServiceState.STOPPED}
+    # How a service ended may still be told: one that was killed did not stop by itself.
+    assert {s.state for s in stack.status()} <= {ServiceState.STOPPED, ServiceState.FAILED}
+    assert not any(s.pid for s in stack.status())
     assert not any(psutil.pid_exists(pid) for pid in pids)
     stack.down()  # already so
 
 
-def test_services_left_by_a_killed_supervisor_are_seen_and_not_doubled(stack, request):
+def test_services_left_by_a_killed_supervisor_are_seen_and_not_doubled(stack):
+    if not isinstance(stack, ProcessStack):
+        pytest.skip("the engine keeps its containers")
     stack.up(["good"])
     orphan = psutil.Process(by_name(stack)["good"].pid)
     orphan.parent().kill()
@@ -189,6 +246,8 @@ def test_services_left_by_a_killed_supervisor_are_seen_and_not_doubled(stack, re
 def test_no_definition_is_a_precondition(tmp_path):
     with pytest.raises(PreconditionError, match="no supervisor configuration"):
         ProcessStack(tmp_path / "supervisord.conf").status()
+    with pytest.raises(PreconditionError, match=r"no .*docker-compose.prod.yml"):
+        ComposeStack(tmp_path / "docker-compose.prod.yml").status()
 
 
 def _soon(condition, seconds=10.0):

@@ -1,0 +1,159 @@
+"""An engine that is absent, hangs, refuses or dies: told clearly, within seconds, nothing touched.
+
+And a Compose file that is wrong.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lifeboat.core.errors import PreconditionError, TransientError
+from lifeboat.settings import find_compose
+from lifeboat.tools.stacks import ComposeStack
+from lifeboat.tools.stacks.engine import PING_SECONDS
+
+GOOD = "name: nowhere\nservices:\n  one: {image: 'nothing:at-all'}\n"
+
+
+@pytest.fixture(scope="module")
+def compose() -> Path | None:
+    """Compose v2 itself, which reads files without any engine."""
+    program = find_compose()
+    if program is None:
+        told = subprocess.run(["docker", "compose", "version"], capture_output=True)
+        if told.returncode and os.environ.get("LIFEBOAT_REQUIRE_DOCKER") != "1":
+            pytest.skip("there is no Docker Compose v2")
+    return program
+
+
+@pytest.fixture
+def stack(tmp_path: Path, compose: Path | None) -> ComposeStack:
+    file = tmp_path / "docker-compose.prod.yml"
+    file.write_text(GOOD)
+    return ComposeStack(file, program=compose)
+
+
+@pytest.fixture
+def listener(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """Something that takes connections where the engine should be, and says nothing."""
+    path = Path(os.environ.get("TMPDIR", "/tmp")) / f"lifeboat-test-{os.getpid()}.sock"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen(8)
+        monkeypatch.setenv("DOCKER_HOST", f"unix://{path}")
+        yield server
+    path.unlink()
+
+
+def everything(stack: ComposeStack):
+    return {
+        "status": stack.status,
+        "logs": lambda: stack.logs("one"),
+        "start": lambda: stack.start(["one"]),
+        "stop": lambda: stack.stop(["one"]),
+        "up": stack.up,
+        "down": stack.down,
+        "run_in": lambda: stack.run_in("one", ["true"]),
+    }
+
+
+@pytest.mark.parametrize("act", ["status", "logs", "start", "stop", "up", "down", "run_in"])
+def test_no_engine(stack: ComposeStack, monkeypatch: pytest.MonkeyPatch, act: str) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
+    with pytest.raises(
+        PreconditionError, match=r"/nowhere/docker.sock: there is none.*DOCKER_HOST"
+    ):
+        everything(stack)[act]()
+
+
+def test_an_engine_that_refuses_the_connection(
+    stack: ComposeStack, listener: socket.socket
+) -> None:
+    listener.close()
+    with pytest.raises(TransientError, match="does not answer.*systemctl start docker"):
+        stack.start(["one"])
+
+
+def test_an_engine_that_hangs(stack: ComposeStack, listener: socket.socket) -> None:
+    began = time.monotonic()
+    with pytest.raises(TransientError, match="it hangs"):
+        stack.start(["one"])
+    assert time.monotonic() - began < PING_SECONDS + 5
+
+
+def test_an_engine_that_hangs_up(stack: ComposeStack, listener: socket.socket) -> None:
+    def hang_up() -> None:
+        while True:
+            try:
+                listener.accept()[0].close()
+            except OSError:
+                return
+
+    threading.Thread(target=hang_up, daemon=True).start()
+    with pytest.raises(TransientError, match="does not answer"):
+        stack.stop(["one"])
+    listener.shutdown(socket.SHUT_RDWR)
+
+
+def test_an_engine_that_is_not_for_us(stack: ComposeStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lifeboat.tools.stacks import engine
+
+    said = "Error while fetching server API version: ('...', PermissionError(13, '...'))"
+    error = engine._unreachable(OSError(said))
+    assert isinstance(error, PreconditionError)
+    assert "group docker" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("services: [", "yaml"),
+        ("services:\n  one: {imag: x}\n", "imag"),
+        ("services:\n  one: {image: '${TAG:?set it}'}\n", "TAG"),
+        ("{}", "no|empty"),
+    ],
+)
+def test_a_file_that_is_wrong(stack: ComposeStack, tmp_path: Path, text: str, told: str) -> None:
+    (tmp_path / "docker-compose.prod.yml").write_text(text)
+    with pytest.raises(PreconditionError, match=f"(?s)Reading .*prod.yml: .*({told})"):
+        stack.start(["one"])
+
+
+def test_a_file_that_was_changed_is_read_again(
+    stack: ComposeStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(PreconditionError, match="no service two"):
+        stack.logs("two")
+    (tmp_path / "docker-compose.prod.yml").write_text(GOOD + "  two: {image: 'x:y'}\n")
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
+    with pytest.raises(PreconditionError, match="there is none"):
+        stack.logs("two")
+
+
+def test_values_come_from_the_environment_file_alone(
+    tmp_path: Path, compose: Path | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever runs Lifeboat, from whatever shell: the file means the same."""
+    monkeypatch.setenv("TAG", "of-this-shell")
+    file = tmp_path / "docker-compose.yml"
+    file.write_text("services:\n  one: {image: 'x:${TAG:?not set}'}\n")
+    with pytest.raises(PreconditionError, match="TAG"):
+        ComposeStack(file, program=compose).logs("one")
+
+
+@pytest.mark.parametrize("version", ["1.29.2", "nonsense"])
+def test_compose_v1_is_refused(stack: ComposeStack, tmp_path: Path, version: str) -> None:
+    old = tmp_path / "docker-compose"
+    old.write_text(f"#!/bin/sh\necho {version}\n")
+    old.chmod(stat.S_IRWXU)
+    with pytest.raises(PreconditionError, match=f"v2.*{version}.*Install"):
+        ComposeStack(tmp_path / "docker-compose.prod.yml", program=old).status()
