@@ -19,7 +19,13 @@ from lifeboat.settings.environment import (
     secret_of_environment,
 )
 from lifeboat.settings.loading import load_settings
-from lifeboat.settings.model import S3, ComposeStackSettings, Keep, ProcessStackSettings, Settings
+from lifeboat.settings.model import S3, Keep, Settings
+from lifeboat.settings.stack import (
+    ComposeRunner,
+    ComposeStackSettings,
+    ProcessRunner,
+    ProcessStackSettings,
+)
 
 __all__ = [
     "CONFIG_VARIABLE",
@@ -27,8 +33,10 @@ __all__ = [
     "S3",
     "SECRETS",
     "TOOLS",
+    "ComposeRunner",
     "ComposeStackSettings",
     "Keep",
+    "ProcessRunner",
     "ProcessStackSettings",
     "Settings",
     "default_config_path",

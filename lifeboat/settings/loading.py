@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ValidationError
 
 from lifeboat.core.errors import SettingsError
+from lifeboat.settings.base import VOLUMES_DIRECTORY
 from lifeboat.settings.contradictions import Mistake, contradictions
 from lifeboat.settings.environment import CONFIG_VARIABLE, default_config_path
 from lifeboat.settings.model import Settings
@@ -29,8 +30,10 @@ def load_settings(path: Path | str | None = None, *, directory: Path | None = No
     file = file.expanduser().absolute()
     data = _read_yaml(file)
     try:
-        below = {"directory": directory or file.parent}
-        settings = Settings.model_validate(_plain(data), context=below)
+        below = directory or file.parent
+        plain = _plain(data)
+        context = {"directory": below, "volumes": below / _volumes_directory(plain)}
+        settings = Settings.model_validate(plain, context=context)
     except ValidationError as error:
         raise _settings_error(file, data, list(_mistakes(error))) from error
     mistakes = list(contradictions(settings))
@@ -38,6 +41,13 @@ def load_settings(path: Path | str | None = None, *, directory: Path | None = No
         raise _settings_error(file, data, mistakes)
     settings._file = directory / file.name if directory else file
     return settings
+
+
+def _volumes_directory(data: Mapping) -> str:
+    """Where volumes lie, which paths in all sections need to know."""
+    stack = data.get("stack")
+    told = stack.get("volumes_directory") if isinstance(stack, Mapping) else None
+    return told if isinstance(told, str) else str(VOLUMES_DIRECTORY)
 
 
 def _read_yaml(file: Path) -> Any:

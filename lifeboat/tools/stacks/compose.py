@@ -203,7 +203,6 @@ class ComposeStack:
             return process.run(
                 [*_compose(self._program), *self._options(), *words],
                 doing=doing,
-                env=engine.environment(),
                 cwd=self._file.parent,
                 timeout_seconds=timeout_seconds,
             )
@@ -261,7 +260,6 @@ def _read_project(
         told = process.run(
             [*program, *options, "config", "--format", "json"],
             doing=f"Reading {file}",
-            env=engine.environment(),
             cwd=file.parent,
             timeout_seconds=READ_SECONDS,
         )
@@ -325,7 +323,6 @@ def _compose(program: Path | None) -> tuple[str, ...]:
             told = process.run(
                 [*words, "version", "--short"],
                 doing="Asking Compose for its version",
-                env=engine.environment(),
                 timeout_seconds=READ_SECONDS,
             )
         except RecoveryError:
