@@ -30,6 +30,11 @@ def stack_of(settings: Settings) -> Stack:
 def _stack_of(settings: Settings, runner: ProcessRunner | ComposeRunner) -> Stack:
     if isinstance(runner, ProcessRunner):
         return ProcessStack(runner.supervisor_config)
+    return compose_stack_of(settings, runner)
+
+
+def compose_stack_of(settings: Settings, runner: ComposeRunner) -> ComposeStack:
+    """The containers alone, without what runs beside them."""
     return ComposeStack(
         runner.compose_file,
         env_file=runner.env_file,

@@ -26,6 +26,15 @@ class _Request(BaseModel):
     )
 
 
+class Enrol(_Request):
+    """Let Lifeboat into the platform's running database."""
+
+    superuser: str = Field(
+        default="postgres", min_length=1, description="The database's superuser."
+    )
+    dry_run: bool = Field(default=False, description="Say what would be changed; change nothing.")
+
+
 class _Recovery(_Request):
     source: Source = Field(
         default="cheapest",

@@ -62,6 +62,11 @@ class Database(Section):
         description="Directory of PostgreSQL's programs (pg_basebackup, pg_verifybackup, ...), of "
         "the server's major version; default: those on PATH.",
     )
+    programs: Literal["host", "image"] = Field(
+        default="host",
+        description="host: PostgreSQL's programs are installed on this host. image: they are taken "
+        "out of the image of `service` and put where bin_directory says.",
+    )
     wal: Literal["synchronous", "asynchronous"] = Field(
         default="asynchronous",
         description="synchronous: a commit waits until the WAL receiver has it too, so that no "

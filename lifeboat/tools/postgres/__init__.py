@@ -23,6 +23,12 @@ from lifeboat.tools.postgres.copies import (
     tools_version,
     verify_backup,
 )
+from lifeboat.tools.postgres.roles import (
+    identifier,
+    literal,
+    password_verifier,
+    require_replication,
+)
 from lifeboat.tools.postgres.scratch import (
     check_everything,
     end_orphan,
@@ -67,7 +73,10 @@ __all__ = [
     "end_orphan",
     "ensure_slot",
     "finish_recovery",
+    "identifier",
     "identify",
+    "literal",
+    "password_verifier",
     "now",
     "query",
     "read_every_block",
@@ -75,6 +84,7 @@ __all__ = [
     "receive_wal",
     "receiver_of",
     "recovered_to",
+    "require_replication",
     "require_same_major",
     "row_counts",
     "salvage_segments",

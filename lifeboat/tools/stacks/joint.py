@@ -49,8 +49,22 @@ class JointStack:
         self._beside.down()
         self._platform.down()
 
-    def run_in(self, service: str, argv: Sequence[str], *, timeout_seconds: float = 60.0) -> str:
-        return self._of(service).run_in(service, argv, timeout_seconds=timeout_seconds)
+    def run_in(
+        self,
+        service: str,
+        argv: Sequence[str],
+        *,
+        input: bytes = b"",
+        timeout_seconds: float = 60.0,
+    ) -> str:
+        return self._of(service).run_in(service, argv, input=input, timeout_seconds=timeout_seconds)
+
+    def prepare(self, services: Collection[str] | None = None) -> None:
+        if services is None:
+            self._platform.prepare()
+            self._beside.prepare(sorted(self._beside_names))
+            return
+        self._each(services, "Preparing", self._platform.prepare, self._beside.prepare)
 
     def _of(self, service: str) -> Stack:
         return self._beside if service in self._beside_names else self._platform

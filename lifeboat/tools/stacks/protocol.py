@@ -76,10 +76,24 @@ class Stack(Protocol):
         """Stop every service, and what manages them where that belongs to the stack."""
         ...
 
-    def run_in(self, service: str, argv: Sequence[str], *, timeout_seconds: float = 60.0) -> str:
-        """Run a command where the service runs and give what it printed.
+    def run_in(
+        self,
+        service: str,
+        argv: Sequence[str],
+        *,
+        input: bytes = b"",
+        timeout_seconds: float = 60.0,
+    ) -> str:
+        """Run a command where the service runs and give what it printed. `input` is what it reads.
 
         Raises CommandFailed if it ends badly.
+        """
+        ...
+
+    def prepare(self, services: Collection[str] | None = None) -> None:
+        """Bring what the services need before they can start: images, empty volumes.
+
+        Nothing is started, and what is there is not touched. None means every service.
         """
         ...
 

@@ -197,7 +197,14 @@ class ProcessStack:
                 hint="Look for processes that hang in the kernel (state D).",
             )
 
-    def run_in(self, service: str, argv: Sequence[str], *, timeout_seconds: float = 60.0) -> str:
+    def run_in(
+        self,
+        service: str,
+        argv: Sequence[str],
+        *,
+        input: bytes = b"",
+        timeout_seconds: float = 60.0,
+    ) -> str:
         program = self._programs(self._read_config(), [service])[0]
         finished = process.run(
             argv,
@@ -205,8 +212,14 @@ class ProcessStack:
             cwd=program.directory,
             env={"PATH": _path(), **program.environment},
             timeout_seconds=timeout_seconds,
+            input=input,
         )
         return finished.stdout.decode(errors="replace")
+
+    def prepare(self, services: Collection[str] | None = None) -> None:
+        """Processes need nothing but their programs."""
+        supervisor = self._read_config()
+        self._programs(supervisor, services or ())
 
     # -- supervisord itself
 
