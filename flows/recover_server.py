@@ -17,11 +17,12 @@ def recover_server(request: RecoverServer) -> RunRecord | RecoveryPlan:
     1. Read the settings and the recovery points from the bucket.
     2. Show the plan and wait for approval.
     3. Clone the application's code, and restore the configuration.
-    4. Restore database, files and models side by side; replay the WAL that reached the bucket.
-    5. Protect the recovered database: slot and WAL receiver.
-    6. Compare files and models with their digests, and start the critical services.
-    7. Verify the platform.
-    8. Start what was deferred, and let backups go on.
+    4. Prepare the services: images are built or pulled.
+    5. Restore database, files and models side by side; replay the WAL that reached the bucket.
+    6. Protect the recovered database: slot and WAL receiver.
+    7. Compare files and models with their digests, and start the critical services.
+    8. Verify the platform.
+    9. Start what was deferred, and let backups go on.
 
     What it changes: only the directory that was named; the vault is not written to before all
     checks have passed.
@@ -45,6 +46,7 @@ def recover_server(request: RecoverServer) -> RunRecord | RecoveryPlan:
                     "configuration": lambda: rebuild.restore_configuration(found),
                 }
             )
+            rebuild.prepare_stack(found)
             base = rebuild.restore_data(found)
             restore_database.rearm_wal(settings)
             side_by_side(

@@ -20,7 +20,18 @@ from lifeboat.core.requests import RecoverServer
 from lifeboat.core.timeline import Phase
 from lifeboat.settings import S3, Settings, load_settings, secret_of_environment
 from lifeboat.tools import filesystem, git, postgres, restic, s3
-from tasks import backup, catalogue, climb, clock, integrity, places, repair, vault
+from tasks import (
+    backup,
+    catalogue,
+    climb,
+    clock,
+    integrity,
+    places,
+    programs,
+    repair,
+    services,
+    vault,
+)
 from tasks.orchestration import side_by_side, step
 from tasks.record import current_run
 from tasks.repair import Source
@@ -64,7 +75,8 @@ def read_vault(request: RecoverServer) -> Rebuild:
             f"{request.platform!r}.",
             hint="Nothing was touched. Look at --bucket, --prefix and --approve.",
         )
-    postgres.tools_version(settings.database.bin_directory)
+    if settings.database.programs == "host":
+        postgres.tools_version(settings.database.bin_directory)
     points = catalogue.list_points(
         settings, assets=(Asset.DATABASE, Asset.FILES, Asset.MODELS), tiers=(Tier.S3,)
     )
@@ -215,6 +227,12 @@ def restore_configuration(found: Rebuild) -> None:
         target = found.new_place(told.path)
         target.parent.mkdir(parents=True, exist_ok=True)
         store.restore(source.snapshot, subfolder=told.path, target=target, overwrite="always")
+
+
+def prepare_stack(found: Rebuild) -> None:
+    """With code and configuration there: images, empty volumes, and the database's programs."""
+    services.prepare_services(found.settings)
+    programs.bring_programs(found.settings)
 
 
 def restore_data(found: Rebuild) -> Facts:

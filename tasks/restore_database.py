@@ -109,8 +109,9 @@ def bring_base(settings: Settings, point: RecoveryPoint, tier: Tier) -> Incoming
         )
         postgres.verify_backup(incoming, settings.database.bin_directory)
         filesystem.sync_tree(incoming)
-    if data.exists():
-        filesystem.take_ownership_of(incoming, like=data)
+    # Where a cluster lies its owner is right; what the backup says holds where there is none.
+    there = data if (data / "PG_VERSION").exists() else incoming / "PG_VERSION"
+    filesystem.take_ownership_of(incoming, like=there)
     copy = point.copies[tier] if tier is Tier.HOT else ""
     return Incoming(directory=incoming, facts=facts, tier=tier, hot_copy=copy)
 

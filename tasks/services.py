@@ -59,6 +59,12 @@ def start_services(settings: Settings, services: Collection[str]) -> None:
     stack_of(settings).start(services)
 
 
+@step(Phase.FETCH, retries=1)
+def prepare_services(settings: Settings) -> None:
+    """Bring what the services need before they can start: images, empty volumes."""
+    stack_of(settings).prepare()
+
+
 @step(Phase.START, retries=1)
 def restart_services(settings: Settings, services: Collection[str]) -> None:
     stack_of(settings).restart(services)
