@@ -253,10 +253,15 @@ def _engine() -> Iterator[Any]:
         client.close()
 
 
-def site_at(root: Path, *, kind: str = "") -> Site:
-    """The staging platform below `root`: of the kind that was made there, or else of that kind."""
+def new_site(root: Path, *, kind: str) -> Site:
+    """A staging platform of that kind, to be made below `root`."""
+    return ComposeSite(root) if kind == ComposeSite.kind else Site(root)
+
+
+def site_at(root: Path) -> Site:
+    """The staging platform that was made below `root`, of whichever kind it is."""
     try:
         kind = (Path(root) / "outside" / "kind").read_text(encoding="utf-8").strip()
     except FileNotFoundError:
-        kind = kind or Site.kind
-    return ComposeSite(root) if kind == ComposeSite.kind else Site(root)
+        kind = Site.kind
+    return new_site(root, kind=kind)

@@ -177,6 +177,10 @@ class Drill(BaseModel):
     root: str = Field(
         default=".lifeboat/staging", description="Directory of the staging platform; made anew."
     )
+    stack: Literal["process", "compose"] = Field(
+        default="process",
+        description="What the staging platform runs as: plain processes, or containers.",
+    )
     reports: str = Field(
         default=".lifeboat/drills", description="Directory in which the report is left."
     )
