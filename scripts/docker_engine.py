@@ -84,9 +84,10 @@ def stop() -> bool:
     return True
 
 
-def running_privately() -> bool:
-    """Whether the private engine runs."""
-    return _noted() is not None
+def running_privately() -> str:
+    """DOCKER_HOST of the private engine, if it runs."""
+    noted = _noted()
+    return noted["host"] if noted else ""
 
 
 def answers(host: str, seconds: float = 5) -> bool:

@@ -222,6 +222,17 @@ def take_away(settings: Settings, incoming: Incoming) -> None:
         run.moved_aside(f"what the rung {incoming.tier} had put in place", aside)
 
 
+def refuse_strangers(settings: Settings) -> None:
+    """Raise PreconditionError if a container that is not ours could write to the data directory."""
+    data = settings.database.data_directory
+    strangers = stack_of(settings).strangers_at(data)
+    if strangers:
+        raise PreconditionError(
+            f"Looking who else uses {data}: {', '.join(strangers)}.",
+            hint="Nothing was touched. Stop it first: what it writes would be lost, or worse.",
+        )
+
+
 def refuse_running_stranger(settings: Settings) -> None:
     """Raise PreconditionError if something else than our service answers at the database's port."""
     if services.why_not_running(settings, settings.database.service) is None:

@@ -28,6 +28,9 @@ class Fake:
         if self.fails:
             raise self.fails
 
+    def strangers_at(self, path):
+        return ()
+
     def start(self, services):
         self._act("start", services)
 

@@ -151,6 +151,11 @@ class ComposeStack:
         )
         return finished.stdout.decode(errors="replace")
 
+    def strangers_at(self, path: Path) -> tuple[str, ...]:
+        project = self._project()
+        with engine.connected() as client:
+            return engine.strangers_at(client, path, project=project.name)
+
     def prepare(self, services: Collection[str] | None = None) -> None:
         project = self._project(services or ())
         engine.require()

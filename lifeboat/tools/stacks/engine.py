@@ -118,6 +118,21 @@ def containers_of(client: Any, project: str) -> dict[str, list[Container]]:
     return found
 
 
+def strangers_at(client: Any, path: Path, *, project: str) -> tuple[str, ...]:
+    """Running containers that may write there and are no services of the project."""
+    found = []
+    for container in client.containers.list(ignore_removed=True):
+        labels = container.labels
+        if labels.get(_PROJECT_LABEL) == project and labels.get(_ONE_OFF_LABEL) == "False":
+            continue
+        for mount in container.attrs.get("Mounts", ()):
+            place = Path(mount.get("Source", ""))
+            if mount.get("RW") and (path.is_relative_to(place) or place.is_relative_to(path)):
+                found.append(container.name)
+                break
+    return tuple(sorted(found))
+
+
 # --- what a container is --------------------------------------------------------------------
 
 NO_USAGE = (0, 0.0)

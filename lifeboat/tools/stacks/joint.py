@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
 
 from lifeboat.core.errors import PreconditionError, RecoveryError, TransientError
 from lifeboat.tools.stacks.protocol import ServiceStatus, Stack, raise_for
@@ -58,6 +59,9 @@ class JointStack:
         timeout_seconds: float = 60.0,
     ) -> str:
         return self._of(service).run_in(service, argv, input=input, timeout_seconds=timeout_seconds)
+
+    def strangers_at(self, path: Path) -> tuple[str, ...]:
+        return self._platform.strangers_at(path)
 
     def prepare(self, services: Collection[str] | None = None) -> None:
         if services is None:

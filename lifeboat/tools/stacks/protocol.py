@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Protocol
 
 from lifeboat.core.errors import PermanentError
@@ -88,6 +89,10 @@ class Stack(Protocol):
 
         Raises CommandFailed if it ends badly.
         """
+        ...
+
+    def strangers_at(self, path: Path) -> tuple[str, ...]:
+        """Who could write below a directory now, besides this stack's own services."""
         ...
 
     def prepare(self, services: Collection[str] | None = None) -> None:

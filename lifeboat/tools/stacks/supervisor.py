@@ -218,6 +218,10 @@ class ProcessStack:
         )
         return finished.stdout.decode(errors="replace")
 
+    def strangers_at(self, path: Path) -> tuple[str, ...]:
+        """Nobody is known: a process may open any directory."""
+        return ()
+
     def prepare(self, services: Collection[str] | None = None) -> None:
         """Processes need nothing but their programs."""
         supervisor = self._read_config()
