@@ -319,11 +319,14 @@ def _pump(
         now = time.monotonic()
         if deadline is not None and now >= deadline:
             raise _TimedOut
-        if child.poll() is not None and now - last_heard > _STILL_OPEN_SECONDS:
+        patience = _LOOK_SECONDS if deadline is None else min(_LOOK_SECONDS, deadline - now)
+        ended = child.poll() is not None
+        ready = selector.select(patience)
+        # Only if there is nothing to read: on a busy machine it is we who come late.
+        if ended and not ready and now - last_heard > _STILL_OPEN_SECONDS:
             log.debug("%d has ended, but something that it started holds its output", child.pid)
             return
-        patience = _LOOK_SECONDS if deadline is None else min(_LOOK_SECONDS, deadline - now)
-        for key, _ in selector.select(patience):
+        for key, _ in ready:
             last_heard = now
             if isinstance(key.data, memoryview):
                 _feed(selector, key)
