@@ -43,7 +43,7 @@ def shell(docker_host: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     yaml.write_text(yaml.read_text().replace("checks:\n", quick))
     site.start()
     site.stack.start(["wal-receiver"])
-    shell = DockerShell(site, tmp_path_factory.mktemp("outside"))
+    shell = DockerShell(site, tmp_path_factory.mktemp("outside"), patience_seconds=400)
     for asset in ("config", "files", "models", "database"):
         shell.run("backup", asset)
     yield shell
