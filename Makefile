@@ -10,10 +10,12 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup drill test test-unit lint lock clean
+.PHONY: help setup drill up down test test-unit lint lock clean
 
 help:
 	@echo 'make drill      set up, then break the staging platform in all four ways and get it back'
+	@echo 'make up         set up, then the staging platform with Prefect: server, workers, UI'
+	@echo 'make down       end what make up started'
 	@echo 'make test       set up, then run all tests'
 	@echo 'make test-unit  only those that need no other program'
 	@echo 'make lint       style, and who may import whom'
@@ -33,6 +35,12 @@ setup:
 
 drill: setup
 	@$(BIN)/lifeboat drill $(ARGS)
+
+up: setup
+	@$(BIN)/lifeboat up $(ARGS)
+
+down: setup
+	@$(BIN)/lifeboat down $(ARGS)
 
 test: setup
 	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)

@@ -14,6 +14,7 @@ def backup_files(request: Backup = Backup()) -> Facts:
     1. Stand aside if a recovery is running, or another backup of files.
     2. Count what is there.
     3. Snapshot it into the local vault and S3 at the same time.
+    4. Look whether it departs sharply from those before it: a suspicious one is kept and told.
 
     What it changes: the vault gains one recovery point; nothing is removed.
     If it fails: run it again; a backup that fails half way leaves no recovery point in that tier.

@@ -40,14 +40,15 @@ def drill(request: requests.Drill = requests.Drill()) -> DrillReport:
     1. Make the staging platform, start it, back everything up.
     2. For each scenario: let users work, back up, let users work on, break it, prove that the
        verification fails now, recover, verify, and count what was lost by the users' own record.
-    3. Report.
+    3. Report, and put the result on record in the vault of the platform that it is held for.
 
     What it changes: the staging platform, which it makes anew and removes.
     If it fails: a scenario that does not recover is part of the report; the platform is kept.
-    Evidence: report.json and report.html.
+    Evidence: report.json and report.html; `records/drills/` of the platform's vault.
     """
     began_at = datetime.now(timezone.utc)
     with recorded("drill", platform="staging", directory=None) as run:
+        register = drill_steps.open_register(request)
         stage = drill_steps.set_stage(request)
         passed = False
         try:
@@ -69,6 +70,8 @@ def drill(request: requests.Drill = requests.Drill()) -> DrillReport:
             )
             drill_steps.write_report(report, request)
             passed = report.passed
+            if register:
+                drill_steps.enter_result(register, report)
         finally:
             drill_steps.clear_stage(stage, request, passed=passed)
     return report

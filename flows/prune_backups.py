@@ -4,7 +4,7 @@ import logging
 
 from lifeboat.core.requests import Prune
 from lifeboat.settings import load_settings
-from tasks import backup, retention
+from tasks import backup, protection, retention
 from tasks.orchestration import procedure
 from tasks.record import current_run
 
@@ -18,7 +18,8 @@ def prune_backups(request: Prune = Prune()) -> tuple[retention.Pruning, ...]:
     1. Stand aside if a recovery is running.
     2. Decide, with a reason for each point, and show it.
     3. Remove points, asset by asset, each while no backup of it runs.
-    4. Remove WAL from before the oldest kept base.
+    4. Remove WAL from before the oldest kept base, and the records of old backups on this host.
+    5. Where the bucket has Object Lock: renew the locks of what stays, before they end.
 
     What it changes: the vault. Never removed: the newest few points, the newest verified one, and
     those on hold.
@@ -35,4 +36,5 @@ def prune_backups(request: Prune = Prune()) -> tuple[retention.Pruning, ...]:
             current_run().fact(dry_run=True)
             return prunings
         retention.remove(settings, prunings)
+        protection.renew_locks(settings)
     return prunings

@@ -32,6 +32,8 @@ def recover_database(request: RecoverDatabase = RecoverDatabase()) -> RunRecord 
     with recovery.recovery(settings, "recover-database") as run:
         restore_database.refuse_strangers(settings)
         assessment = restore_database.assess_database(settings)
+        if not request.dry_run:
+            restore_database.regain_hot_copy(settings)
         points = climb.choose_points(settings, request)
         rungs = climb.choose_rungs(assessment, points, request)
         plan = climb.plan_climb(settings, assessment, points, rungs, request)

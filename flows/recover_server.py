@@ -18,7 +18,10 @@ def recover_server(request: RecoverServer) -> RunRecord | RecoveryPlan:
     2. Show the plan and wait for approval.
     3. Clone the application's code, and restore the configuration.
     4. Prepare the services: images are built or pulled.
-    5. Restore database, files and models side by side; replay the WAL that reached the bucket.
+    5. Restore database, files and models side by side; replay the WAL that reached the bucket. The
+       base copy is that of the newest complete verified set, for WAL brings any base to the newest
+       row. Files and models are the newest, for what came by WAL refers to them. What turns out to
+       be damaged is replaced by the next best, which the plan and the record name.
     6. Protect the recovered database: slot and WAL receiver.
     7. Compare files and models with their digests, and start the critical services.
     8. Verify the platform.
@@ -47,17 +50,17 @@ def recover_server(request: RecoverServer) -> RunRecord | RecoveryPlan:
                 }
             )
             rebuild.prepare_stack(found)
-            base = rebuild.restore_data(found)
+            restored = rebuild.restore_data(found)
             restore_database.rearm_wal(settings)
             side_by_side(
                 {
-                    "prove": lambda: rebuild.prove_data(found),
+                    "prove": lambda: rebuild.prove_data(found, restored),
                     "start": lambda: services.start_services(
                         settings, services.application_services(settings)
                     ),
                 }
             )
-            recovery.prove_recovered(settings, rebuild.expectations(found, base))
+            recovery.prove_recovered(settings, rebuild.expectations(found, restored))
             services.start_services(settings, settings.stack.deferred_services)
             rebuild.release(found)
             services.start_services(settings, settings.stack.backup_services)

@@ -11,12 +11,17 @@ def ship_wal(request: Backup = Backup()) -> wal.Shipment:
     """Put the WAL that the receiver has written, and that S3 lacks, into the bucket.
 
     1. Stand aside if a recovery is running.
-    2. Ship closed segments, sealed, and the newest bytes of the open one.
+    2. Ask the database how far its log goes, and wait a moment until the receiver has that much.
+    3. Ship closed segments, sealed, the oldest first, and the newest bytes of the open one; make
+       sure that they are there.
+    4. Leave word in the bucket until when it holds everything.
+    5. Look for gaps; one behind the newest base copy makes another one due at once.
 
     What it changes: the bucket gains objects below `database/wal/`; nothing is removed but partial
     segments whose whole ones are there.
-    If it fails: run it again; what was shipped is not shipped twice.
-    Evidence: the run's record.
+    If it fails: run it again; what was shipped is not shipped twice. A dead database or receiver
+    is no failure, but what the bucket is said to hold stays as old as it is.
+    Evidence: the run's record, `records/sightings/wal.json`, and `records/gaps/`.
     """
     settings = load_settings(request.config or None)
     with backup.backup_run(settings, "wal", procedure="ship-wal"):

@@ -26,8 +26,13 @@ class Ports:
 
 
 def choose_ports() -> Ports:
-    """Below 32768: above it the kernel may give a stopped service's port to any connection."""
+    """The ports of a new site."""
     names = [field.name for field in fields(Ports)]
+    return Ports(**dict(zip(names, choose_free(len(names)), strict=True)))
+
+
+def choose_free(count: int) -> list[int]:
+    """Below 32768: above it the kernel may give a stopped service's port to any connection."""
     free: list[int] = []
     for port in random.SystemRandom().sample(range(20000, 32000), 2000):
         with socket.socket() as probe:
@@ -36,6 +41,6 @@ def choose_ports() -> Ports:
             except OSError:
                 continue
         free.append(port)
-        if len(free) == len(names):
-            return Ports(**dict(zip(names, free, strict=True)))
+        if len(free) == count:
+            return free
     raise RuntimeError("There are no free ports on 127.0.0.1.")

@@ -8,6 +8,7 @@ import shutil
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import boto3
 import httpx
@@ -78,7 +79,25 @@ class S3Server:
             socket.unlink(missing_ok=True)
 
     def create_bucket(self, bucket: str) -> None:
-        client = boto3.client(
+        self._client().create_bucket(Bucket=bucket)
+
+    def keep_versions(self, bucket: str) -> None:
+        """Let a bucket keep for some time what is deleted or overwritten in it."""
+        client = self._client()
+        client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+        rule = {
+            "ID": "staging",
+            "Status": "Enabled",
+            "Filter": {"Prefix": ""},
+            "NoncurrentVersionExpiration": {"NoncurrentDays": 30},
+            "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 2},
+        }
+        client.put_bucket_lifecycle_configuration(
+            Bucket=bucket, LifecycleConfiguration={"Rules": [rule]}
+        )
+
+    def _client(self) -> Any:
+        return boto3.client(
             "s3",
             endpoint_url=self.endpoint,
             aws_access_key_id=self._access_key,
@@ -86,7 +105,6 @@ class S3Server:
             region_name="us-east-1",
             config=Config(s3={"addressing_style": "path"}, retries={"max_attempts": 10}),
         )
-        client.create_bucket(Bucket=bucket)
 
     def _command(self, data: Path, identity: Path) -> list[str]:
         ports = self._ports

@@ -41,6 +41,7 @@ from staging.s3 import S3Server
 from staging.seed import KNOWN_QUERY, SEARCH_WORD, Seeded, seed_site
 
 DEFAULT_ROOT = Path(".lifeboat/staging")
+PLATFORM = "cad-ai-staging"
 BUCKET = "lifeboat-vault"
 ADMIN = "admin@cad.example.test"
 ENGINEER = "engineer@cad.example.test"
@@ -139,6 +140,11 @@ class Site:
         return Ports(**self._remembered("ports.json"))
 
     @property
+    def platform(self) -> str:
+        """Its name, which an operator types to approve a recovery."""
+        return PLATFORM
+
+    @property
     def facts(self) -> Facts:
         return Facts(**self._remembered("facts.json"))
 
@@ -201,6 +207,7 @@ class Site:
             self._write_config()
             self.s3.start()
             self.s3.create_bucket(BUCKET)
+            self.s3.keep_versions(BUCKET)
             seeded = self._make_database(scale, database_bytes)
             # What the models answer is known only now, and the checks ask for it.
             settings = self._render("lifeboat.yaml.j2", known_answers=seeded.known_answers)
@@ -400,6 +407,7 @@ class Site:
             urls=self.base_urls,
             origin=str(self.origin),
             **self._names(),
+            platform=PLATFORM,
             bucket=BUCKET,
             known_query=KNOWN_QUERY,
             search_word=SEARCH_WORD,

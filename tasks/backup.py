@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from lifeboat.core.errors import PreconditionError
 from lifeboat.core.points import Asset
 from lifeboat.settings import Settings
-from tasks import locks, places, vault
+from tasks import leftovers, locks, places, vault
 from tasks.record import Run, recorded
 
 UNPROVEN_NAME = "recovered-but-not-verified"
@@ -19,6 +19,8 @@ def backup_run(
     settings: Settings, asset: Asset | str, *, procedure: str | None = None
 ) -> Iterator[Run]:
     """Hold one asset for a backup (or another procedure on the vault) and record it.
+
+    What dead runs have left is cleaned up first, and told.
 
     Raises LockBusy if it is being backed up or the platform is being recovered, and
     PreconditionError on a host whose recovery was never verified: its database may be empty, and
@@ -31,6 +33,8 @@ def backup_run(
             procedure, platform=settings.platform, directory=places.runs_directory(settings)
         ) as run:
             vault.ensure_prepared(settings)
+            if isinstance(asset, Asset):
+                leftovers.tidy_before(settings, asset)
             yield run
 
 

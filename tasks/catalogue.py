@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from lifeboat.core.errors import PermanentError, RecoveryError
+from lifeboat.core.continuity import BaseCopy
+from lifeboat.core.errors import PermanentError, PreconditionError, RecoveryError
 from lifeboat.core.points import (
     FACTS_NAME,
     Asset,
@@ -24,17 +26,22 @@ from lifeboat.core.points import (
     merge_copies,
     taken_at_of,
 )
+from lifeboat.core.suspicion import judge, unpack_counts
+from lifeboat.core.wal import parse_lsn
 from lifeboat.settings import Settings
 from lifeboat.tools import restic
 from tasks import marks
 from tasks.orchestration import side_by_side
-from tasks.places import hot_directory, repository
+from tasks.places import hot_directory, repository, snapshot_names
 
 log = logging.getLogger("lifeboat")
 
 WAL_FROM = "wal_from"
+WAL = "wal"
 SET = "set"
 CONTENT = "content"
+ROWS = "rows"
+DIRECTORY_FILES = "directory-files"
 
 
 def list_points(
@@ -43,9 +50,11 @@ def list_points(
     assets: Collection[Asset] = tuple(Asset),
     tiers: Collection[Tier] = tuple(Tier),
     tolerate_failures: bool = False,
+    also_accepted: Collection[str] = (),
 ) -> tuple[RecoveryPoint, ...]:
     """All recovery points, newest first, with the tiers in which each has a copy.
 
+    Each says whether it is suspicious, as far as can be told from the tiers that were looked at.
     With `tolerate_failures` an unreachable tier is left out with a warning, which is right for a
     recovery that has another tier; without, it is an error.
     """
@@ -58,14 +67,21 @@ def list_points(
     }
     if tolerate_failures:
         work = {name: functools.partial(_or_nothing, name, act) for name, act in work.items()}
-    for points in side_by_side(work).values():
+    in_bucket = Tier.S3 in tiers
+    notes = {
+        "verified": functools.partial(marks.verified_points, settings, in_bucket=in_bucket),
+        "accepted": functools.partial(marks.accepted_points, settings, in_bucket=in_bucket),
+    }
+    told = side_by_side({**work, **notes})
+    verified, accepted = told.pop("verified"), told.pop("accepted")
+    for points in told.values():
         found += points
     if Tier.HOT in tiers and Asset.DATABASE in assets:
         found += _hot_points(settings)
-    verified = marks.verified_points(settings, in_bucket=Tier.S3 in tiers)
-    return merge_copies(
+    merged = merge_copies(
         point.model_copy(update={"verified_at": verified.get(point.id)}) for point in found
     )
+    return judge(merged, policy=settings.suspicion, accepted={*accepted, *also_accepted})
 
 
 def _or_nothing(name: str, act) -> list[RecoveryPoint]:
@@ -78,43 +94,70 @@ def _or_nothing(name: str, act) -> list[RecoveryPoint]:
 
 def _points_in(settings: Settings, asset: Asset, tier: Tier) -> list[RecoveryPoint]:
     snapshots = repository(settings, asset, tier).snapshots(tags={"asset": str(asset)})
-    return [
-        RecoveryPoint(
-            asset=asset,
-            id=snapshot.tags["point"],
-            taken_at=taken_at_of(snapshot.tags["point"]),
-            copies={tier: snapshot.id},
-            bytes=snapshot.bytes,
-            files=snapshot.files,
-            unmodified_files=snapshot.unmodified_files,
-            added_bytes=snapshot.added_bytes,
-            set_id=snapshot.tags.get(SET, ""),
-            fingerprint=snapshot.tags.get(CONTENT, ""),
-        )
-        for snapshot in snapshots
-        if "point" in snapshot.tags
-    ]
+    return points_of(snapshots, asset, tier)
+
+
+def points_of(
+    snapshots: Iterable[restic.Snapshot], asset: Asset, tier: Tier
+) -> list[RecoveryPoint]:
+    """What the snapshots of a repository, oldest first, tell of themselves."""
+    named = [snapshot for snapshot in snapshots if "point" in snapshot.tags]
+    # To an empty repository everything is new, which says nothing of what was backed up.
+    return [_point_of(s, asset, tier, compared=number > 0) for number, s in enumerate(named)]
+
+
+def _point_of(
+    snapshot: restic.Snapshot, asset: Asset, tier: Tier, *, compared: bool
+) -> RecoveryPoint:
+    tags = snapshot.tags
+    return RecoveryPoint(
+        asset=asset,
+        id=tags["point"],
+        taken_at=taken_at_of(tags["point"]),
+        copies={tier: snapshot.id},
+        bytes=snapshot.bytes,
+        files=snapshot.files,
+        unmodified_files=snapshot.unmodified_files if compared else None,
+        added_bytes=snapshot.added_bytes if compared else None,
+        new_blobs=snapshot.new_blobs if compared else None,
+        rows=unpack_counts(tags[ROWS]) if ROWS in tags else None,
+        directory_files=unpack_counts(tags[DIRECTORY_FILES]) if DIRECTORY_FILES in tags else None,
+        set_id=tags.get(SET, ""),
+        fingerprint=tags.get(CONTENT, ""),
+    )
 
 
 def _hot_points(settings: Settings) -> list[RecoveryPoint]:
-    points = []
+    return [
+        RecoveryPoint(
+            asset=Asset.DATABASE,
+            id=facts.point,
+            taken_at=facts.taken_at,
+            copies={Tier.HOT: str(directory)},
+            bytes=facts.directories["base"].bytes,
+            files=facts.directories["base"].files,
+            rows=facts.database.tables if facts.database else None,
+            set_id=facts.set_id,
+        )
+        for directory, facts in _hot_copies(settings)
+    ]
+
+
+def _hot_copies(settings: Settings) -> Iterator[tuple[Path, Facts]]:
+    """Each hot copy's directory, and what it says of itself; a damaged one is told and left out."""
     for path in hot_directory(settings).glob(f"*/{FACTS_NAME}"):
         # `.partial`: a backup that did not finish. No base: a recovery has renamed it into place.
         if path.parent.suffix or not (path.parent / "base").is_dir():
             continue
-        facts = parse_facts(path.read_bytes(), where=str(path))
-        points.append(
-            RecoveryPoint(
-                asset=Asset.DATABASE,
-                id=facts.point,
-                taken_at=facts.taken_at,
-                copies={Tier.HOT: str(path.parent)},
-                bytes=facts.directories["base"].bytes,
-                files=facts.directories["base"].files,
-                set_id=facts.set_id,
-            )
-        )
-    return points
+        # A newer one may take its place while we look.
+        with suppress(FileNotFoundError):
+            data = path.read_bytes()
+            try:
+                facts = parse_facts(data, where=str(path))
+            except PermanentError as error:
+                log.warning("%s", error)
+                continue
+            yield path.parent, facts
 
 
 def parse_facts(data: bytes, *, where: str) -> Facts:
@@ -141,11 +184,20 @@ def read_facts(settings: Settings, point: RecoveryPoint, tier: Tier | None = Non
 
 def facts_path(store: restic.Repository, snapshot_id: str) -> str:
     snapshot = next((s for s in store.snapshots() if s.id == snapshot_id), None)
-    paths = snapshot.paths if snapshot else ()
-    path = next((p for p in paths if p.endswith("/" + FACTS_NAME)), None)
+    if snapshot is None:
+        raise PermanentError(
+            f"Reading the facts of snapshot {snapshot_id[:8]}: it is not there.",
+            hint="Choose another recovery point.",
+        )
+    return facts_path_of(snapshot)
+
+
+def facts_path_of(snapshot: restic.Snapshot) -> str:
+    """Where a snapshot has its `lifeboat.json`. Raises PermanentError if it has none."""
+    path = next((p for p in snapshot.paths if p.endswith("/" + FACTS_NAME)), None)
     if path is None:
         raise PermanentError(
-            f"Reading the facts of snapshot {snapshot_id[:8]}: it has no {FACTS_NAME}.",
+            f"Reading the facts of snapshot {snapshot.short_id}: it has no {FACTS_NAME}.",
             hint="Choose another recovery point.",
         )
     return path
@@ -154,11 +206,14 @@ def facts_path(store: restic.Repository, snapshot_id: str) -> str:
 def newest_facts(
     settings: Settings, *, tiers: Collection[Tier] = tuple(Tier), not_after: datetime | None = None
 ) -> dict[Asset, Facts]:
-    """The facts of the newest point of each asset; an asset without one is left out."""
+    """The facts of the newest trusted point of each asset; an asset without one is left out.
+
+    A suspicious one would let a platform that has lost half of its data pass for whole.
+    """
     points = list_points(settings, tiers=tiers, tolerate_failures=True)
     newest: dict[Asset, RecoveryPoint] = {}
     for point in points:
-        if not_after is None or point.taken_at <= not_after:
+        if not point.suspicion and (not_after is None or point.taken_at <= not_after):
             newest.setdefault(point.asset, point)
 
     def read(point: RecoveryPoint) -> Facts | None:
@@ -192,3 +247,75 @@ def wal_starts(settings: Settings, points: Iterable[RecoveryPoint], tier: Tier) 
             start = database.start_lsn
         starts[point.id] = start
     return starts
+
+
+def base_copies(settings: Settings, tier: Tier) -> tuple[BaseCopy, ...]:
+    """What each base copy in a tier needs of the WAL, newest first; hot copies count as local.
+
+    A copy whose description is damaged is told and left out: no recovery could use it either.
+    """
+    found: dict[str, BaseCopy] = {}
+    if tier is not Tier.S3:
+        found = {facts.point: base_copy_of(facts) for _, facts in _hot_copies(settings)}
+    if tier is not Tier.HOT:
+        found |= {base.point: base for base in _stored_bases(settings, tier)}
+    return tuple(sorted(found.values(), key=lambda base: base.taken_at, reverse=True))
+
+
+# Asked for every minute; restic itself is asked only when there are other snapshots than before.
+_bases_of: dict[str, tuple[frozenset[str], tuple[BaseCopy, ...]]] = {}
+
+
+def _stored_bases(settings: Settings, tier: Tier) -> tuple[BaseCopy, ...]:
+    store = repository(settings, Asset.DATABASE, tier)
+    names = snapshot_names(settings, Asset.DATABASE, tier)
+    known = _bases_of.get(store.location)
+    if known is None or known[0] != names:
+        bases = []
+        told = store.snapshots(tags={"asset": str(Asset.DATABASE)}) if names else ()
+        for snapshot in (snapshot for snapshot in told if "point" in snapshot.tags):
+            if base := _tagged_base(snapshot) or _described_base(store, snapshot):
+                bases.append(base)
+        known = _bases_of[store.location] = (names, tuple(bases))
+    return known[1]
+
+
+def _tagged_base(snapshot: restic.Snapshot) -> BaseCopy | None:
+    point, tag = snapshot.tags["point"], snapshot.tags.get(WAL, "")
+    try:
+        return BaseCopy.of_tag(tag, point=point, taken_at=taken_at_of(point))
+    except PreconditionError:
+        return None
+
+
+_described: dict[tuple[str, str], BaseCopy | None] = {}
+
+
+def _described_base(store: restic.Repository, snapshot: restic.Snapshot) -> BaseCopy | None:
+    """Of a copy from before its tags told all, what its `lifeboat.json` says; read once."""
+    key = (store.location, snapshot.id)
+    if key not in _described:
+        try:
+            told = store.dump(snapshot.id, facts_path_of(snapshot))
+            where = f"{snapshot.tags['point']} in {store.location}"
+            _described[key] = base_copy_of(parse_facts(told, where=where))
+        except PermanentError as error:
+            log.warning("%s", error)
+            _described[key] = None
+    return _described[key]
+
+
+def base_copy_of(facts: Facts) -> BaseCopy:
+    """What a base copy needs of the WAL. Raise PermanentError if the point is none."""
+    told = facts.database
+    if told is None:
+        raise PermanentError(f"Reading {facts.point}: it holds no database.")
+    return BaseCopy(
+        point=facts.point,
+        system_identifier=told.system_identifier,
+        timeline=told.timeline,
+        start_lsn=parse_lsn(told.start_lsn),
+        stop_lsn=parse_lsn(told.stop_lsn),
+        segment_bytes=told.wal_segment_bytes,
+        taken_at=facts.taken_at,
+    )

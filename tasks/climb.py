@@ -7,11 +7,13 @@ import time
 from collections.abc import Mapping
 from datetime import datetime
 
+from pydantic import BaseModel, ConfigDict
+
 from lifeboat.core import ladder
 from lifeboat.core.errors import PermanentError, PreconditionError, RecoveryError
 from lifeboat.core.ladder import DatabaseAssessment, Rung, RungChoice
 from lifeboat.core.plan import RecoveryPlan
-from lifeboat.core.points import Asset, Facts, RecoveryPoint, Tier, choose_point
+from lifeboat.core.points import Asset, Facts, RecoveryPoint, Tier, choose_point, passed_over
 from lifeboat.core.requests import RecoverDatabase
 from lifeboat.core.timeline import Outcome, Phase, RungAttempt
 from lifeboat.settings import Settings
@@ -22,29 +24,58 @@ from tasks.record import current_run
 log = logging.getLogger("lifeboat")
 
 
+class Chosen(BaseModel):
+    """The point of each tier that a rung would restore, and the newer ones that are suspicious."""
+
+    model_config = ConfigDict(frozen=True)
+
+    of: Mapping[Tier, RecoveryPoint]
+    reserve: Mapping[Tier, RecoveryPoint] = {}  # older and verified: for when no rung holds
+    passed_over: tuple[RecoveryPoint, ...] = ()
+
+
 @step(Phase.DECIDE, retries=1)
-def choose_points(settings: Settings, request: RecoverDatabase) -> dict[Tier, RecoveryPoint]:
-    """The newest fitting point in each tier. Raises PreconditionError if no tier has one."""
+def choose_points(settings: Settings, request: RecoverDatabase) -> Chosen:
+    """The newest fitting trusted point in each tier. Raises PreconditionError if no tier has one.
+
+    The newest, and not the newest that was verified: WAL brings each to the same row, the newer
+    one sooner, and a rung that fails leaves the next one to be tried.
+    """
     wanted = (request.only_from,) if request.only_from is Tier.S3 else tuple(Tier)
     points = catalogue.list_points(
         settings, assets=(Asset.DATABASE,), tiers=wanted, tolerate_failures=True
     )
+    target = request.target_time
     chosen: dict[Tier, RecoveryPoint] = {}
     for tier in wanted:
         try:
             chosen[tier] = choose_point(
-                points, asset=Asset.DATABASE, not_after=request.target_time, tiers=(tier,)
+                points, asset=Asset.DATABASE, not_after=target, tiers=(tier,)
             )
         except PreconditionError as error:
             log.info("%s", error)
-    if not chosen and request.target_time:
-        choose_point(points, asset=Asset.DATABASE, not_after=request.target_time, tiers=wanted)
-    return chosen
+    if not chosen and target:
+        choose_point(points, asset=Asset.DATABASE, not_after=target, tiers=wanted)
+    reserve = {}
+    for tier, point in chosen.items():
+        proven = (
+            p
+            for p in points
+            if tier in p.copies
+            and p.verified_at
+            and not p.suspicion
+            and p.taken_at < point.taken_at
+        )
+        if tier is not Tier.HOT and (older := next(proven, None)):
+            reserve[tier] = older
+    newest = max(chosen.values(), key=lambda point: point.taken_at, default=None)
+    over = passed_over(points, newest, not_after=target) if newest else ()
+    return Chosen(of=chosen, reserve=reserve, passed_over=over)
 
 
 def choose_rungs(
     assessment: DatabaseAssessment,
-    points: Mapping[Tier, RecoveryPoint],
+    points: Chosen,
     request: RecoverDatabase,
 ) -> tuple[RungChoice, ...]:
     """Which rungs to try. Raises PreconditionError if the database is well or nothing can help."""
@@ -56,7 +87,7 @@ def choose_rungs(
         )
     rungs = ladder.choose_rungs(
         assessment,
-        tiers_with_a_point=points.keys(),
+        tiers_with_a_point=points.of.keys(),
         only_from=request.only_from,
         to_time=request.target_time,
         allowed=request.rungs,
@@ -73,7 +104,7 @@ def choose_rungs(
 def plan_climb(
     settings: Settings,
     assessment: DatabaseAssessment,
-    points: Mapping[Tier, RecoveryPoint],
+    points: Chosen,
     rungs: tuple[RungChoice, ...],
     request: RecoverDatabase,
 ) -> RecoveryPlan:
@@ -88,13 +119,19 @@ def plan_climb(
         procedure="recover-database",
         platform=settings.platform,
         symptoms=assessment.in_words(),
-        points=tuple({points[tier].id: points[tier] for tier in Tier if tier in used}.values()),
+        points=tuple({p.id: p for tier, p in points.of.items() if tier in used}.values()),
+        passed_over=points.passed_over,
         target=target.isoformat() if target else "the newest row in the WAL",
         expected_loss=loss,
         touches=(f"{settings.database.data_directory} (the damaged one is kept beside it)",),
         steps=tuple(
             f"{choice.rung}: {choice.reason}" + ("" if choice.use else " (passed over)")
             for choice in rungs
+        )
+        + tuple(
+            f"{tier} again, if none of these holds: {points.reserve[tier].id}, the newest verified"
+            for tier in points.reserve
+            if tier in used
         ),
         made_at=clock.now(),
     )
@@ -103,18 +140,25 @@ def plan_climb(
 def climb(
     settings: Settings,
     rungs: tuple[RungChoice, ...],
-    points: Mapping[Tier, RecoveryPoint],
+    points: Chosen,
     *,
     to_time: datetime | None,
 ) -> Facts | None:
     """Try the rungs in order; give the facts of the base that was restored (None for a restart).
 
+    When none holds, the reserve is tried: an older base, known to be good, with more WAL to replay.
     Each attempt is recorded with its reason and seconds. Raises PermanentError with all the
     reasons if none holds.
     """
     run = current_run()
     stopped = False
-    for choice in rungs:
+    tries = [(choice, points.of.get(choice.rung.tier)) for choice in rungs]
+    tries += [
+        (choice.model_copy(update={"reason": "an older base that was verified"}), reserve)
+        for choice in rungs
+        if choice.use and (reserve := points.reserve.get(choice.rung.tier))
+    ]
+    for choice, point in tries:
         if not choice.use:
             run.rung(RungAttempt(rung=choice.rung, outcome=Outcome.SKIPPED, reason=choice.reason))
             continue
@@ -128,8 +172,8 @@ def climb(
                     services.stop_services(settings, services.everything_that_writes(settings))
                     stopped = True
                 tier = choice.rung.tier
-                assert tier is not None
-                facts = restore_from(settings, points[tier], tier, to_time=to_time)
+                assert tier is not None and point is not None
+                facts = restore_from(settings, point, tier, to_time=to_time)
         except RecoveryError as error:
             log.warning("The rung %s did not hold: %s", choice.rung, error)
             run.rung(

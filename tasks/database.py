@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import shutil
 import socket
@@ -16,17 +17,18 @@ from lifeboat.core.points import (
     DatabaseFacts,
     DirectoryFacts,
     Facts,
+    Tier,
     point_id,
 )
 from lifeboat.settings import Settings
 from lifeboat.tools import filesystem, git, postgres
-from tasks import clock, locks, places, progress, vault
+from tasks import catalogue, clock, locks, places, progress, suspicion, vault
 from tasks.orchestration import step
 from tasks.record import current_run
 
 log = logging.getLogger("lifeboat")
 
-UNFINISHED = ".partial"
+UNFINISHED = places.UNFINISHED
 SLOT = "lifeboat"
 
 
@@ -92,8 +94,8 @@ def _remove_unfinished(hot: Path) -> None:
 
 
 @step()
-def verify_copy(settings: Settings, copy: BaseCopy) -> Facts:
-    """Read every block of the copy, then write down what it is."""
+def verify_copy(settings: Settings, copy: BaseCopy, *, set_id: str = "") -> Facts:
+    """Read every block of the copy, then write down what it is, and of which set if of one."""
     base = copy.directory / "base"
     postgres.verify_backup(base, settings.database.bin_directory)
     data = settings.database.data_directory
@@ -102,8 +104,10 @@ def verify_copy(settings: Settings, copy: BaseCopy) -> Facts:
     files, size = filesystem.tree_size(base)
     # Names have whole seconds; rounding up keeps the promise that the base is from before them.
     taken_at = copy.backup.stopped_at.replace(microsecond=0) + timedelta(seconds=1)
+    point = point_id(Asset.DATABASE, taken_at)
+    final = _place_of(settings, point) / "base"  # where it is when it is stored
     facts = Facts(
-        point=point_id(Asset.DATABASE, taken_at),
+        point=point,
         asset=Asset.DATABASE,
         platform=settings.platform,
         host=socket.gethostname(),
@@ -121,32 +125,54 @@ def verify_copy(settings: Settings, copy: BaseCopy) -> Facts:
             tables=copy.tables,
             sequences=copy.sequences,
         ),
-        directories={"base": DirectoryFacts(path=str(base), files=files, bytes=size)},
+        directories={"base": DirectoryFacts(path=str(final), files=files, bytes=size)},
+        set_id=set_id,
     )
     filesystem.atomic_write(copy.directory / FACTS_NAME, facts.model_dump_json(indent=2).encode())
     current_run().uses_points(facts.point)
     return facts
 
 
-def store_copy(settings: Settings, copy: BaseCopy, facts: Facts) -> None:
-    """Snapshot the copy and its facts into both tiers."""
-    vault.store_in_both_tiers(
-        settings, facts, [copy.directory / FACTS_NAME, copy.directory / "base"]
-    )
+def _place_of(settings: Settings, point: str) -> Path:
+    return places.hot_directory(settings) / point
 
 
 @step()
 def publish_hot_copy(settings: Settings, copy: BaseCopy, facts: Facts) -> Path:
     """Give the copy its final name, and then remove the hot copies before it.
 
-    Stands aside from a recovery, which may be about to rename one of them into place.
+    While the new one is suspicious the newest trusted one stays too. Stands aside from a recovery,
+    which may be about to rename one of them into place.
     """
     locks.stand_aside(settings, doing="Publishing the hot copy")
-    hot = places.hot_directory(settings)
-    place = hot / facts.point
+    place = _place_of(settings, facts.point)
     copy.directory.rename(place)
-    filesystem.sync_directory(hot)
-    for older in hot.iterdir():
-        if older != place and not older.name.endswith(UNFINISHED):
+    filesystem.sync_directory(place.parent)
+    kept = {place, *_newest_trusted(settings)}
+    for older in place.parent.iterdir():
+        if older not in kept and not older.name.endswith(UNFINISHED):
             shutil.rmtree(older)
     return place
+
+
+def _newest_trusted(settings: Settings) -> set[Path]:
+    """The newest hot copy that nothing speaks against: asked of this host alone, S3 may be away."""
+    points = catalogue.list_points(
+        settings, assets=(Asset.DATABASE,), tiers=(Tier.HOT, Tier.LOCAL), tolerate_failures=True
+    )
+    trusted = (p.copies[Tier.HOT] for p in points if Tier.HOT in p.copies and not p.suspicion)
+    return {Path(copy) for copy in itertools.islice(trusted, 1)}
+
+
+def store_copy(settings: Settings, hot: Path, facts: Facts) -> None:
+    """Snapshot the hot copy and its facts into both tiers, and look at the new point.
+
+    A recovery may rename the copy into place meanwhile, and restic passes over what vanishes below
+    a directory: a snapshot that does not hold every file of the copy is removed again. Raises
+    LockBusy then, and what `vault.store_in_both_tiers` raises.
+    """
+    note, base = hot / FACTS_NAME, hot / "base"
+    told = facts.directories["base"]
+    expected = vault.Extent(files=told.files + 1, bytes=told.bytes + note.stat().st_size)
+    vault.store_in_both_tiers(settings, facts, [note, base], exactly=expected)
+    suspicion.look_at_new_point(settings, facts)

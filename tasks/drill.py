@@ -16,18 +16,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lifeboat.core.checks import Status, Verdict
-from lifeboat.core.drill import DrillReport, Losses, ScenarioResult, measured_rpo_seconds
+from lifeboat.core.drill import (
+    DrillOnRecord,
+    DrillReport,
+    Losses,
+    ScenarioResult,
+    measured_rpo_seconds,
+)
 from lifeboat.core.errors import PermanentError, PreconditionError, RecoveryError
+from lifeboat.core.marks import Kind
 from lifeboat.core.points import Asset, Facts
 from lifeboat.core.requests import Drill, Scenario
 from lifeboat.core.timeline import Phase, RunRecord, StepRecord, outside_steps_seconds
 from lifeboat.core.timeline import phase_seconds as phases_of
 from lifeboat.settings import Settings, give_secrets, load_settings
-from lifeboat.tools import filesystem, process, report
+from lifeboat.tools import filesystem, process, report, s3
 from staging import faults, load
 from staging.compose_site import new_site, site_at
 from staging.site import Site
-from tasks import locks, services, verification
+from tasks import locks, marks, places, services, verification
 from tasks.orchestration import step
 from tasks.record import current_run
 
@@ -50,6 +57,45 @@ class Stage:
 
     site: Site
     settings: Settings
+
+
+@dataclass(frozen=True)
+class Register:
+    """Where a platform keeps the results of the drills that were held for its sake."""
+
+    settings: Settings
+    bucket: s3.Bucket
+
+
+@step()
+def open_register(request: Drill) -> Register | None:
+    """Reach the vault that the result goes to, before anything takes its time.
+
+    Before the stage is set, too: from then on this process has the staging platform's secrets.
+    Raises PreconditionError if the bucket does not answer.
+    """
+    if not request.record_in:
+        return None
+    settings = load_settings(request.record_in)
+    register = Register(settings, places.bucket(settings))
+    register.bucket.reachable()
+    return register
+
+
+@step(retries=2)
+def enter_result(register: Register, report: DrillReport) -> None:
+    """Put a drill's result on record where `lifeboat watch` looks for it: in both tiers.
+
+    On a machine that is not the platform's host there is no local vault to write to.
+    """
+    result = DrillOnRecord.of(report)
+    text = result.model_dump_json(indent=2).encode()
+    register.bucket.put(marks.key_of(Kind.DRILLS, result.id), text)
+    if register.settings.vault.local.is_dir():
+        path = marks.path_of(register.settings, Kind.DRILLS, result.id)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        filesystem.atomic_write(path, text)
+    log.info("The drill is on record for %s.", register.settings.platform)
 
 
 @step()

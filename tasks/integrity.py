@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
-from lifeboat.core.errors import VerificationFailed
+from lifeboat.core.errors import PermanentError, VerificationFailed
 from lifeboat.core.points import Asset
+from lifeboat.core.references import Referred
 from lifeboat.core.timeline import Phase
 from lifeboat.settings import Settings
 from lifeboat.tools import filesystem, postgres
@@ -27,21 +27,22 @@ LOSSES_NAME = "known-losses.jsonl"
 _THREADS = 4
 
 
-class Referred(BaseModel):
-    """One file that the database refers to, by its path below the file storage."""
-
-    model_config = ConfigDict(frozen=True)
-
-    path: str
-    sha256: str
-    bytes: int
-
-
 def referred_files(settings: Settings) -> tuple[Referred, ...]:
     """What `files.manifest_query` says there should be; empty where none is declared."""
     if not settings.files.manifest_query:
         return ()
-    rows = postgres.query(connection(settings), settings.files.manifest_query)
+    found = referred_by(postgres.query(connection(settings), settings.files.manifest_query))
+    vague = next((item for item in found if item.sha256 is None or item.bytes is None), None)
+    if vague:
+        raise PermanentError(
+            f"Reading files.manifest_query: it gives {vague.path!r} without SHA-256 or bytes.",
+            hint="Without them no file can be proven: correct the query.",
+        )
+    return found
+
+
+def referred_by(rows: Iterable[Sequence[Any]]) -> tuple[Referred, ...]:
+    """What the rows of a manifest query say: path, SHA-256 and bytes."""
     return tuple(Referred(path=row[0], sha256=row[1], bytes=row[2]) for row in rows)
 
 

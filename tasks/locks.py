@@ -32,7 +32,13 @@ def recovery_lock(settings: Settings, *, run: str, wait_seconds: float = 5.0) ->
 
 
 @contextmanager
-def backup_lock(settings: Settings, asset: Asset | str, *, run: str) -> Iterator[None]:
+def backup_lock(
+    settings: Settings,
+    asset: Asset | str,
+    *,
+    run: str,
+    wait_seconds: float = _BACKUP_WAIT_SECONDS,
+) -> Iterator[None]:
     """Hold one asset for a backup.
 
     Raise LockBusy at once if the platform is being recovered, and after some seconds if the asset
@@ -40,7 +46,7 @@ def backup_lock(settings: Settings, asset: Asset | str, *, run: str) -> Iterator
     """
     stand_aside(settings, doing=f"Starting {run}")
     path = _backup_path(settings, asset)
-    with _held(path, run, _BACKUP_WAIT_SECONDS, f"Starting {run}"):
+    with _held(path, run, wait_seconds, f"Starting {run}"):
         yield
 
 
@@ -60,6 +66,18 @@ def no_backups(settings: Settings, *, run: str) -> Iterator[None]:
 
 def _backup_path(settings: Settings, asset: Asset | str) -> Path:
     return settings.vault.local / f"backup-{asset}.lock"
+
+
+@contextmanager
+def tidying(settings: Settings) -> Iterator[bool]:
+    """Whether it is us who clean up now. Another run that does is enough: nothing is waited for."""
+    with ExitStack() as held:
+        try:
+            held.enter_context(_held(settings.vault.local / "tidy.lock", "tidy", 0.0, "Tidying up"))
+        except LockBusy:
+            yield False
+        else:
+            yield True
 
 
 def stand_aside(settings: Settings, *, doing: str) -> None:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from lifeboat.core.errors import PermanentError, RecoveryError
 from lifeboat.core.marks import MODELS, Kind, Verified
 from lifeboat.settings import Settings
-from lifeboat.tools import filesystem
+from lifeboat.tools import filesystem, s3
 from tasks import clock
 from tasks.places import bucket, records_directory
 
@@ -35,28 +35,30 @@ def put(
     """
     text = mark.model_dump_json(indent=2).encode()
     try:
-        bucket(settings).put(_key(kind, name), text)
+        bucket(settings).put(key_of(kind, name), text)
     except RecoveryError as error:
         if bucket_first:
             raise
         log.warning("The mark %s of %s is only on this host: %s", kind, name, error)
-    path = _path(settings, kind, name)
+    path = path_of(settings, kind, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     filesystem.atomic_write(path, text)
 
 
 def remove(settings: Settings, kind: Kind, name: str) -> None:
     """Take a mark away in both tiers, the bucket first. Raises if the bucket can't be reached."""
-    bucket(settings).delete([_key(kind, name)])
-    _path(settings, kind, name).unlink(missing_ok=True)
+    bucket(settings).delete([key_of(kind, name)])
+    path_of(settings, kind, name).unlink(missing_ok=True)
 
 
 def read(settings: Settings, kind: Kind, name: str, *, from_bucket: bool = False) -> BaseModel:
     """One mark, from this host or else from the bucket. Raises PermanentError if it is damaged."""
-    path = _path(settings, kind, name)
+    path = path_of(settings, kind, name)
     if path.exists() and not from_bucket:
         return _parse(kind, path.read_bytes(), where=str(path))
-    return _parse(kind, bucket(settings).get(_key(kind, name)), where=f"bucket {_key(kind, name)}")
+    return _parse(
+        kind, bucket(settings).get(key_of(kind, name)), where=f"bucket {key_of(kind, name)}"
+    )
 
 
 def read_all(
@@ -81,16 +83,20 @@ def read_all(
     return found
 
 
+def names_in_bucket(store: s3.Bucket, kind: Kind) -> dict[str, datetime]:
+    """Name and time of each mark in a bucket, by one listing; none of them is opened."""
+    return {
+        item.key.rpartition("/")[2].removesuffix(_SUFFIX): item.modified_at
+        for item in store.list(f"records/{kind}/")
+    }
+
+
 def _local(settings: Settings, kind: Kind) -> list[Path]:
     return sorted((records_directory(settings) / kind).glob(f"*{_SUFFIX}"))
 
 
 def _remote(settings: Settings, kind: Kind) -> dict[str, datetime]:
-    """Name and time of each mark in the bucket, by one listing."""
-    return {
-        item.key.rpartition("/")[2].removesuffix(_SUFFIX): item.modified_at
-        for item in bucket(settings).list(f"records/{kind}/")
-    }
+    return names_in_bucket(bucket(settings), kind)
 
 
 def _parse(kind: Kind, data: bytes, *, where: str) -> BaseModel:
@@ -103,11 +109,13 @@ def _parse(kind: Kind, data: bytes, *, where: str) -> BaseModel:
         ) from error
 
 
-def _path(settings: Settings, kind: Kind, name: str) -> Path:
+def path_of(settings: Settings, kind: Kind, name: str) -> Path:
+    """Where this host keeps a mark."""
     return records_directory(settings) / kind / f"{name}{_SUFFIX}"
 
 
-def _key(kind: Kind, name: str) -> str:
+def key_of(kind: Kind, name: str) -> str:
+    """Where the bucket keeps a mark."""
     return f"records/{kind}/{name}{_SUFFIX}"
 
 
@@ -139,3 +147,17 @@ def verified_points(settings: Settings, *, in_bucket: bool) -> dict[str, datetim
         assert isinstance(mark, Verified)
         found[mark.point] = mark.verified_at
     return found
+
+
+# --- accepted points ------------------------------------------------------------------------
+
+
+def accepted_points(settings: Settings, *, in_bucket: bool) -> frozenset[str]:
+    """The suspicious points that someone accepted. An unreachable bucket is told and left out."""
+    found = {path.stem for path in _local(settings, Kind.ACCEPTED)}
+    if in_bucket:
+        try:
+            found |= _remote(settings, Kind.ACCEPTED).keys()
+        except RecoveryError as error:
+            log.warning("Which points are accepted can't be read in the bucket: %s", error)
+    return frozenset(found)

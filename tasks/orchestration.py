@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from lifeboat.core.errors import (
+    LockBusy,
     PreconditionError,
     RecoveryError,
     TransientError,
@@ -56,28 +57,43 @@ def procedure(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
         import prefect
 
         # Results hold settings and verdicts and are kept in Lifeboat's own records.
-        return prefect.flow(_naming_dry_runs(function), name=name, persist_result=False)
+        return prefect.flow(_naming_ends(function), name=name, persist_result=False)
 
     return decorate
 
 
-def _naming_dry_runs(function: Callable[P, R]) -> Callable[P, R]:
-    """Let a run that was asked for its plan only end in the state `DryRun`: green means done."""
+def _naming_ends(function: Callable[P, R]) -> Callable[P, R]:
+    """Let no run look green that is not: green means done, and good.
+
+    A run that was asked for its plan only ends in the state `DryRun`. One that found what it looked
+    at not to be good ends in the failed state `NotGood`, if it runs by a deployment: from a shell
+    its result is wanted, and the exit code says the same.
+    """
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> Any:
         result = function(*args, **kwargs)
-        if not any(getattr(value, "dry_run", False) for value in (*args, *kwargs.values())):
-            return result
-        from prefect.states import Completed
+        if any(getattr(value, "dry_run", False) for value in (*args, *kwargs.values())):
+            from prefect.states import Completed
 
-        return Completed(name="DryRun", message="Nothing was touched.", data=result)
+            return Completed(name="DryRun", message="Nothing was touched.", data=result)
+        if getattr(result, "good", True) or not _runs_by_deployment():
+            return result
+        from prefect.states import Failed
+
+        return Failed(name="NotGood", message=result.in_words())
 
     # Prefect reads the types of the form from here, and can't resolve another module's names.
     signature = inspect.signature(function, eval_str=True)
     run.__signature__ = signature  # type: ignore[attr-defined]
     run.__annotations__ = {name: p.annotation for name, p in signature.parameters.items()}
     return run
+
+
+def _runs_by_deployment() -> bool:
+    from prefect.runtime import deployment
+
+    return deployment.id is not None
 
 
 class Step(Generic[P, R]):
@@ -189,7 +205,7 @@ def in_flow_run() -> bool:
 def _common_kind(errors: Iterable[BaseException]) -> type[RecoveryError]:
     """What all the errors are, so that several refusals are still a refusal."""
     errors = tuple(errors)
-    kinds = (TransientError, PreconditionError, VerificationFailed)
+    kinds = (TransientError, LockBusy, PreconditionError, VerificationFailed)
     return next((k for k in kinds if all(isinstance(e, k) for e in errors)), RecoveryError)
 
 

@@ -12,8 +12,8 @@ from lifeboat.core.errors import PreconditionError, RecoveryError
 from lifeboat.core.points import Asset, Tier
 from lifeboat.settings import Settings
 from lifeboat.tools import filesystem, git, postgres
-from tasks import places, services
-from tasks.database import SLOT, connection
+from tasks import places, protection, services, wal_health
+from tasks.database import connection
 from tasks.orchestration import side_by_side
 from tasks.trees import directories_of
 
@@ -38,6 +38,7 @@ def look(settings: Settings) -> Verdict:
         "directories": _directories,
         "rename": _rename,
         "bucket": _bucket,
+        "bucket-protection": protection.require_protection,
         "vault-password": _vault_password,
         "code": _code,
     }
@@ -49,6 +50,8 @@ def _tried(name: str, act: Callable[[Settings], str], settings: Settings) -> Che
     began = time.monotonic()
     try:
         status, evidence = Status.PASS, act(settings)
+    except protection.NotSeen as error:
+        status, evidence = Status.UNKNOWN, str(error)
     except RecoveryError as error:
         status, evidence = Status.FAIL, str(error)
     except OSError as error:
@@ -119,32 +122,22 @@ def _database_role(settings: Settings) -> str:
 
 def _write_ahead_log(settings: Settings) -> str:
     server = connection(settings)
-    [(level, cap, checksums)] = postgres.query(
-        server,
-        "SELECT current_setting('wal_level'), current_setting('max_slot_wal_keep_size'),"
-        " current_setting('data_checksums')",
+    [(level, checksums)] = postgres.query(
+        server, "SELECT current_setting('wal_level'), current_setting('data_checksums')"
     )
     if level == "minimal":
         raise PreconditionError(
             "Looking at the WAL: wal_level is minimal, from which nothing can be replayed.",
             hint="Set wal_level = replica and restart PostgreSQL.",
         )
-    if cap == "-1":
-        raise PreconditionError(
-            "Looking at the WAL: max_slot_wal_keep_size has no limit, so that a dead receiver "
-            "would fill the disk and stop the database.",
-            hint="Set it to what the disk can spare, e.g. 10GB.",
-        )
-    receiver = postgres.receiver_of(server, SLOT)
-    if receiver is None:
-        raise PreconditionError(
-            "Looking at the WAL: no receiver streams; what is written now is not protected.",
-            hint="Start the service that runs `lifeboat wal receive`.",
-        )
-    mode = "synchronous" if receiver.synchronous else "asynchronous"
+    health = wal_health.look(settings)
+    if health.findings:
+        worst = health.findings[0]
+        raise PreconditionError(f"Looking at the WAL: {worst.sentence}", hint=worst.hint)
+    mode = "synchronous" if health.synchronous else "asynchronous"
     return (
-        f"the receiver streams ({mode}, {receiver.lag_bytes or 0} bytes behind); slot limited to "
-        f"{cap}; checksums {checksums}"
+        f"the receiver streams ({mode}, {health.lag_bytes} bytes behind); the slot keeps "
+        f"{health.used_percent:.0f} % of {(health.cap_bytes or 0) >> 20} MB; checksums {checksums}"
     )
 
 

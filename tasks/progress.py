@@ -33,6 +33,18 @@ def of_lines(what: str) -> Callable[[str], None]:
     return _seldom(lambda line: log.info("%s: %s", what, " ".join(line.split())))
 
 
+def of_count(what: str, total: int | None = None) -> Callable[[int], None]:
+    """Tell how many are done, of how many if that is known."""
+
+    def tell(done: int) -> None:
+        if total:
+            log.info("%s: %.0f %% (%d of %d)", what, 100 * done / total, done, total)
+        else:
+            log.info("%s: %d", what, done)
+
+    return _seldom(tell)
+
+
 def _seldom(tell: Callable[[T], None]) -> Callable[[T], None]:
     last = time.monotonic()
 

@@ -5,21 +5,36 @@ Nothing of the old host is needed but the bucket, its key and the vault's passwo
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
-import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from lifeboat.core.errors import PreconditionError, RecoveryError
+from lifeboat.core.errors import (
+    PermanentError,
+    PreconditionError,
+    RecoveryError,
+    TransientError,
+)
 from lifeboat.core.plan import RecoveryPlan
-from lifeboat.core.points import Asset, Facts, RecoveryPoint, Tier, choose_point
+from lifeboat.core.points import (
+    Asset,
+    Facts,
+    RecoveryPoint,
+    Tier,
+    choose_point,
+    passed_over,
+)
 from lifeboat.core.requests import RecoverServer
-from lifeboat.core.timeline import Phase
-from lifeboat.settings import S3, Settings, load_settings, secret_of_environment
-from lifeboat.tools import filesystem, git, postgres, restic, s3
+from lifeboat.core.sets import Candidate, candidates
+from lifeboat.core.timeline import Outcome, Phase, RungAttempt
+from lifeboat.settings import Settings
+from lifeboat.tools import filesystem, git, postgres
 from tasks import (
     backup,
     catalogue,
@@ -30,6 +45,7 @@ from tasks import (
     programs,
     repair,
     services,
+    settings_in_vault,
     vault,
 )
 from tasks.orchestration import side_by_side, step
@@ -39,7 +55,6 @@ from tasks.repair import Source
 log = logging.getLogger("lifeboat")
 
 MARKER = ".lifeboat-recovering"
-_SETTINGS_NAME = "lifeboat.yaml"
 
 
 class Rebuild(BaseModel):
@@ -50,8 +65,9 @@ class Rebuild(BaseModel):
     settings: Settings
     into: Path
     old_root: Path  # directory of lifeboat.yaml on the lost host
-    sources: Mapping[Asset, Source]  # files, models and configuration
-    database: RecoveryPoint
+    configuration: Source
+    candidates: Mapping[Asset, tuple[Candidate, ...]]  # of database, files and models, best first
+    passed_over: tuple[RecoveryPoint, ...] = ()  # suspicious ones that are newer
 
     def new_place(self, old: str) -> Path:
         """Where a path of the lost host lies on this one; outside of its directory it stays."""
@@ -61,6 +77,15 @@ class Rebuild(BaseModel):
         return path
 
 
+class Restored(BaseModel):
+    """What was restored in the end."""
+
+    model_config = ConfigDict(frozen=True)
+
+    base: Facts
+    sources: Mapping[Asset, Source]  # of files and models
+
+
 @step(Phase.DECIDE, retries=2)
 def read_vault(request: RecoverServer) -> Rebuild:
     """Read the platform's settings and newest recovery points from the bucket alone.
@@ -68,7 +93,14 @@ def read_vault(request: RecoverServer) -> Rebuild:
     Raises PreconditionError, with nothing touched, if the bucket holds another platform, lacks an
     asset, or a program that the recovery needs is missing on this machine.
     """
-    settings, configuration, old_root = _settings_in_vault(request)
+    where = settings_in_vault.place(
+        bucket=request.bucket,
+        endpoint=request.endpoint,
+        region=request.region,
+        prefix=request.prefix,
+    )
+    found = settings_in_vault.read(where, into=Path(request.into), trust=request.trust)
+    settings = found.settings
     if request.platform and request.platform != settings.platform:
         raise PreconditionError(
             f"Reading bucket {request.bucket}: it holds the platform {settings.platform!r}, not "
@@ -77,111 +109,56 @@ def read_vault(request: RecoverServer) -> Rebuild:
         )
     if settings.database.programs == "host":
         postgres.tools_version(settings.database.bin_directory)
-    points = catalogue.list_points(
-        settings, assets=(Asset.DATABASE, Asset.FILES, Asset.MODELS), tiers=(Tier.S3,)
-    )
+    points = catalogue.list_points(settings, tiers=(Tier.S3,), also_accepted=request.trust)
     newest = {
         asset: choose_point(points, asset=asset, tiers=(Tier.S3,))
         for asset in (Asset.DATABASE, Asset.FILES, Asset.MODELS)
     }
-    facts = side_by_side(
-        {
-            str(asset): lambda point=newest[asset]: catalogue.read_facts(settings, point, Tier.S3)
-            for asset in (Asset.FILES, Asset.MODELS)
-        }
-    )
-    sources = {
-        Asset(name): Source(point=newest[Asset(name)], tier=Tier.S3, facts=told)
-        for name, told in facts.items()
-    }
     return Rebuild(
         settings=settings,
         into=Path(request.into),
-        old_root=old_root,
-        sources={**sources, Asset.CONFIG: configuration},
-        database=newest[Asset.DATABASE],
+        old_root=found.old_root,
+        configuration=found.source,
+        candidates={asset: candidates(points, asset, Tier.S3) for asset in newest},
+        passed_over=(
+            *(over for point in newest.values() for over in passed_over(points, point)),
+            *found.source.passed_over,
+        ),
     )
-
-
-def _settings_in_vault(request: RecoverServer) -> tuple[Settings, Source, Path]:
-    """The settings as they will be on this machine, and where they come from."""
-    bucket = s3.Bucket(
-        endpoint=request.endpoint or None,
-        name=request.bucket,
-        region=request.region,
-        access_key=secret_of_environment("AWS_ACCESS_KEY_ID"),
-        secret_key=secret_of_environment("AWS_SECRET_ACCESS_KEY"),
-        prefix=request.prefix,
-    )
-    bucket.reachable()
-    store = places.configuration_repository(bucket, region=request.region)
-    snapshots = [s for s in store.snapshots(tags={"asset": "config"}) if "point" in s.tags]
-    if not snapshots:
-        raise PreconditionError(
-            f"Reading bucket {request.bucket}: it holds no backup of a configuration.",
-            hint="Nothing was touched. Look at --bucket and --prefix; `lifeboat backup config` "
-            "makes one.",
-        )
-    newest = max(snapshots, key=lambda snapshot: snapshot.taken_at)
-    facts = catalogue.parse_facts(
-        store.dump(newest.id, catalogue.facts_path(store, newest.id)), where=newest.tags["point"]
-    )
-    told = facts.directories.get(_SETTINGS_NAME)
-    if told is None:
-        raise PreconditionError(
-            f"Reading {facts.point}: {_SETTINGS_NAME} is not in it.",
-            hint="Add it to config.paths; until then write it by hand and use `recover database`.",
-        )
-    point = RecoveryPoint(
-        asset=Asset.CONFIG,
-        id=facts.point,
-        taken_at=facts.taken_at,
-        copies={Tier.S3: newest.id},
-        bytes=newest.bytes,
-    )
-    settings = _parse(store, newest, told.path, Path(request.into))
-    where = S3(
-        endpoint=request.endpoint or None,
-        bucket=request.bucket,
-        region=request.region,
-        prefix=request.prefix,
-    )
-    # The bucket that was named counts: it may be a copy of the one in the settings.
-    told_vault = settings.vault.model_copy(update={"s3": where})
-    settings = settings.model_copy(update={"vault": told_vault})
-    return settings, Source(point=point, tier=Tier.S3, facts=facts), Path(told.path).parent
-
-
-def _parse(store: restic.Repository, snapshot: restic.Snapshot, path: str, into: Path) -> Settings:
-    with tempfile.TemporaryDirectory(prefix="lifeboat-") as directory:
-        copy = Path(directory) / _SETTINGS_NAME
-        copy.write_bytes(store.dump(snapshot.id, path))
-        return load_settings(copy, directory=into)
 
 
 def plan_rebuild(found: Rebuild, request: RecoverServer) -> RecoveryPlan:
     settings = found.settings
-    points = (found.database, *(source.point for source in found.sources.values()))
+    first = {asset: tried[0] for asset, tried in found.candidates.items()}
     code = settings.code
     clone = f"clone {code.repository}, branch {code.branch}; " if code else ""
     return RecoveryPlan(
         procedure="recover-server",
         platform=settings.platform,
         symptoms="the server is lost; this machine takes its place",
-        points=points,
+        points=(*(choice.point for choice in first.values()), found.configuration.point),
+        passed_over=found.passed_over,
         target="the newest that the bucket holds",
         expected_loss="what was written after the last WAL that reached the bucket, and files "
         "newer than the last backup of the files",
         touches=(str(found.into),),
         steps=(
             f"{clone}restore the configuration",
-            "restore database, files and models side by side; replay the WAL",
+            *(_choice_in_words(asset, tried) for asset, tried in found.candidates.items()),
             f"start {', '.join(settings.stack.critical_services)}",
             "verify the platform",
             f"start {', '.join(settings.stack.deferred_services) or 'nothing'} (deferred)",
         ),
         made_at=clock.now(),
     )
+
+
+def _choice_in_words(asset: Asset, tried: tuple[Candidate, ...]) -> str:
+    first, *others = tried
+    told = f"side by side: restore {asset} from {first.point.id} ({first.reason})"
+    if others:
+        told += f"; if it is damaged, from {others[0].point.id} ({others[0].reason})"
+    return told + ("; replay the WAL" if asset is Asset.DATABASE else "")
 
 
 @step(Phase.DECIDE)
@@ -221,7 +198,7 @@ def restore_code(found: Rebuild) -> None:
 @step(Phase.FETCH, retries=2)
 def restore_configuration(found: Rebuild) -> None:
     """Put settings, environment files, certificates and service configuration in their places."""
-    source = found.sources[Asset.CONFIG]
+    source = found.configuration
     store = places.repository(found.settings, Asset.CONFIG, Tier.S3)
     for told in source.facts.directories.values():
         target = found.new_place(told.path)
@@ -235,36 +212,93 @@ def prepare_stack(found: Rebuild) -> None:
     programs.bring_programs(found.settings)
 
 
-def restore_data(found: Rebuild) -> Facts:
-    """Database, files and models at the same time; give the facts of the base that was restored."""
+def restore_data(found: Rebuild) -> Restored:
+    """Database, files and models at the same time, each from the first candidate that holds."""
     settings = found.settings
+
+    def restore_base(point: RecoveryPoint) -> Facts:
+        return climb.restore_from(settings, point, Tier.S3, to_time=None)
+
+    def restore_tree(point: RecoveryPoint) -> Source:
+        facts = catalogue.read_facts(settings, point, Tier.S3)
+        source = Source(point=point, tier=Tier.S3, facts=facts)
+        repair.restore_directories(settings, source)
+        return source
+
     done = side_by_side(
         {
-            "database": lambda: climb.restore_from(settings, found.database, Tier.S3, to_time=None),
-            "files": lambda: repair.restore_directories(settings, found.sources[Asset.FILES]),
-            "models": lambda: repair.restore_directories(settings, found.sources[Asset.MODELS]),
+            asset: functools.partial(
+                _first_that_holds,
+                asset,
+                tried,
+                restore_base if asset is Asset.DATABASE else restore_tree,
+            )
+            for asset, tried in found.candidates.items()
         }
     )
-    return done["database"]
+    return Restored(base=done.pop(Asset.DATABASE), sources=done)
 
 
-def prove_data(found: Rebuild) -> None:
+_Result = TypeVar("_Result")
+
+
+def _first_that_holds(
+    asset: Asset, tried: tuple[Candidate, ...], restore: Callable[[RecoveryPoint], _Result]
+) -> _Result:
+    """Restore from one candidate after the other; each attempt is recorded with its reason.
+
+    A network that fails is no damage: an older point would lose what the newer one still holds. The
+    same goes for a refusal, as for want of space, but not of a base copy, where it may be a hole in
+    the WAL that another base has no need of.
+    """
+    reasons = []
+    for candidate in tried:
+        point, began = candidate.point, time.time()
+        try:
+            result = restore(point)
+        except RecoveryError as error:
+            _note_attempt(point, Outcome.FAILED, str(error), began)
+            refused = isinstance(error, PreconditionError) and asset is not Asset.DATABASE
+            if refused or isinstance(error, TransientError):
+                raise
+            log.warning("Restoring %s did not work: %s", point.id, error)
+            reasons.append(f"{point.id}: {error}")
+        else:
+            _note_attempt(point, Outcome.DONE, candidate.reason, began)
+            return result
+    raise PermanentError(
+        f"Restoring {asset}: none of {len(tried)} recovery points holds. {' '.join(reasons)}",
+        hint="Nothing in the bucket was touched.",
+    )
+
+
+def _note_attempt(point: RecoveryPoint, outcome: Outcome, reason: str, began: float) -> None:
+    seconds = time.time() - began
+    attempt = RungAttempt(rung=point.id, outcome=outcome, reason=reason, seconds=seconds)
+    current_run().rung(attempt)
+
+
+def prove_data(found: Rebuild, restored: Restored) -> None:
     """Compare every restored file with its digest, and name those that are lost for good."""
-    current_run().uses_points(*(source.point.id for source in found.sources.values()))
+    sources = restored.sources
+    used = (found.configuration, *sources.values())
+    current_run().uses_points(*(source.point.id for source in used))
     side_by_side(
         {
-            "files": lambda: integrity.verify_integrity(found.settings, found.sources[Asset.FILES]),
-            "models": lambda: integrity.compare_digests(
-                found.settings, found.sources[Asset.MODELS]
-            ),
+            "files": lambda: integrity.verify_integrity(found.settings, sources[Asset.FILES]),
+            "models": lambda: integrity.compare_digests(found.settings, sources[Asset.MODELS]),
         }
     )
 
 
-def expectations(found: Rebuild, base: Facts) -> dict[Asset, Facts]:
+def expectations(found: Rebuild, restored: Restored) -> dict[Asset, Facts]:
     """What the rebuilt platform must hold."""
-    told = {asset: source.facts for asset, source in found.sources.items()}
-    return {**told, Asset.DATABASE: base}
+    told = {asset: source.facts for asset, source in restored.sources.items()}
+    return {
+        **told,
+        Asset.CONFIG: found.configuration.facts,
+        Asset.DATABASE: restored.base,
+    }
 
 
 @step()

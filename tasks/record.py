@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import secrets
+import shutil
 import socket
 import threading
 import time
@@ -28,7 +29,7 @@ from lifeboat.core.timeline import (
     StepRecord,
     run_id,
 )
-from lifeboat.tools import filesystem
+from lifeboat.tools import filesystem, lives
 from tasks import clock
 
 log = logging.getLogger("lifeboat")
@@ -47,11 +48,13 @@ class Run:
         self._guard = threading.Lock()
         self._unwritten: list[str] = []
         self._when_finished: list[Callable[[Run], None]] = []
+        self._idle = self._noteworthy = False
         self._record = RunRecord(
             id=self.id, procedure=procedure, platform=platform, began_at=now.timestamp()
         )
         host = socket.gethostname()
-        self._write("run-began", procedure=procedure, pid=os.getpid(), host=host)
+        pid = os.getpid()
+        self._write("run-began", procedure=procedure, pid=pid, host=host, life=lives.life_of(pid))
         if directory:
             self.keep_in(directory)
 
@@ -115,9 +118,20 @@ class Run:
         """Do something with the record once it is complete, however the run ends."""
         self._when_finished.append(act)
 
+    def found_nothing_to_do(self) -> None:
+        """If the run ends well, and did nothing noteworthy besides, it leaves no record."""
+        self._idle = True
+
+    def did_something_noteworthy(self) -> None:
+        """Leave a record in any case."""
+        self._noteworthy = True
+
     def finish(self, outcome: Outcome, error: str | None = None) -> None:
         self._add(ended_at=time.time(), outcome=outcome, error=error)
         self._write("run-ended", outcome=outcome, error=error)
+        if self.directory and self._idle and not self._noteworthy and outcome is Outcome.DONE:
+            shutil.rmtree(self.directory)
+            return
         if self.directory:
             text = self._record.model_dump_json(indent=2).encode()
             filesystem.atomic_write(self.directory / RECORD_NAME, text)
@@ -173,41 +187,3 @@ def _finish(run: Run, outcome: Outcome, error: str | None) -> None:
     except OSError as problem:
         # A full disk must not turn a good recovery into a failed one.
         log.error("The record of %s could not be written: %s", run.id, problem)
-
-
-def unfinished_runs(directory: Path) -> tuple[RunRecord, ...]:
-    """Runs whose journal has no end and whose process is gone, oldest first."""
-    found = []
-    for journal in sorted(directory.glob(f"*/{JOURNAL_NAME}")):
-        lines = [json.loads(line) for line in journal.read_text().splitlines() if line.strip()]
-        if not lines or any(line["event"] == "run-ended" for line in lines):
-            continue
-        first = lines[0]
-        same_host = first.get("host") == socket.gethostname()
-        if same_host and _alive(first.get("pid", -1)):
-            continue
-        found.append(
-            RunRecord(
-                id=journal.parent.name,
-                procedure=first.get("procedure", "?"),
-                platform="",
-                began_at=first["at"],
-                error="last: " + str(lines[-1].get("step") or lines[-1]["event"]),
-                moved_aside=tuple(
-                    MovedAside(what=line["what"], where=line["where"])
-                    for line in lines
-                    if line["event"] == "moved-aside"
-                ),
-            )
-        )
-    return tuple(found)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -14,9 +14,10 @@ from lifeboat.core.points import Asset, Facts, Tier
 from lifeboat.core.requests import RecoverServer
 from lifeboat.core.timeline import Outcome, Phase
 from lifeboat.settings import Settings
-from tasks import catalogue, locks, marks, places, services, vault, verification
+from tasks import catalogue, journals, locks, marks, places, services, vault, verification
+from tasks.journals import Fate, Journal
 from tasks.orchestration import is_alone, step
-from tasks.record import Run, current_run, recorded, unfinished_runs
+from tasks.record import Run, current_run, recorded
 
 log = logging.getLogger("lifeboat")
 
@@ -63,8 +64,9 @@ def _note_circumstances(settings: Settings, run: Run) -> None:
 
 
 def _tell_of_interrupted_runs(settings: Settings) -> None:
-    for earlier in unfinished_runs(places.runs_directory(settings)):
-        if not earlier.procedure.startswith("recover"):
+    for journal in journals.unfinished(places.runs_directory(settings)):
+        fate, earlier = journal.fate(), journal.record()
+        if fate is Fate.ALIVE or not earlier.procedure.startswith("recover"):
             continue
         log.warning(
             "An earlier %s (%s) was interrupted; %s.", earlier.procedure, earlier.id, earlier.error
@@ -72,6 +74,14 @@ def _tell_of_interrupted_runs(settings: Settings) -> None:
         for moved in earlier.moved_aside:
             log.warning("  It had moved aside: %s, now %s", moved.what, moved.where)
         current_run().fact(continues_after=earlier.id)
+        if fate is Fate.INTERRUPTED:
+            current_run().when_finished(functools.partial(_told_enough, journal))
+
+
+def _told_enough(journal: Journal, run: Run) -> None:
+    """After a recovery that is done, an interrupted one before it is no news any more."""
+    if run.record.outcome is Outcome.DONE and not run.record.facts.get("dry_run"):
+        journal.close(by=run.id)
 
 
 def end_dry_run(run: Run, plan: RecoveryPlan) -> RecoveryPlan:
@@ -107,9 +117,8 @@ def prove_recovered(settings: Settings, expected: Mapping[Asset, Facts]) -> Verd
     """Verify, and raise VerificationFailed unless all checks passed: green means recovered."""
     verdict = verify(settings, expected)
     if not verdict.good:
-        told = "; ".join(f"{c.name} {c.status}: {c.evidence}" for c in verdict.not_passed)
         raise VerificationFailed(
-            f"Verifying the recovery: {verdict.passed} of {verdict.total} checks passed. {told}",
+            f"Verifying the recovery: {verdict.in_words()}",
             hint="The platform is up as far as it came; damaged data was kept aside (see above).",
         )
     run = current_run()

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from lifeboat.core.errors import PreconditionError, VerificationFailed
 from lifeboat.core.plan import RecoveryPlan
-from lifeboat.core.points import Asset, Facts, RecoveryPoint, Tier, choose_point
+from lifeboat.core.points import Asset, Facts, RecoveryPoint, Tier, choose_point, passed_over
 from lifeboat.core.timeline import Phase
 from lifeboat.settings import Settings
 from lifeboat.tools import filesystem
@@ -33,6 +33,7 @@ class Source(BaseModel):
     point: RecoveryPoint
     tier: Tier
     facts: Facts
+    passed_over: tuple[RecoveryPoint, ...] = ()  # suspicious ones that are newer
 
     @property
     def snapshot(self) -> str:
@@ -80,14 +81,22 @@ def choose_source(
     only_from: Tier | None = None,
     not_after: datetime | None = None,
 ) -> Source:
-    """Choose the newest fitting point and its cheapest tier. Raises PreconditionError if none."""
+    """Choose the newest fitting point that is trusted, and its cheapest tier.
+
+    Raises PreconditionError if there is none.
+    """
     tiers = (only_from,) if only_from else places.RESTIC_TIERS
     points = catalogue.list_points(
         settings, assets=(asset,), tiers=tiers, tolerate_failures=only_from is None
     )
     point = choose_point(points, asset=asset, not_after=not_after, tiers=tiers)
     tier = point.tiers[0]
-    return Source(point=point, tier=tier, facts=catalogue.read_facts(settings, point, tier))
+    return Source(
+        point=point,
+        tier=tier,
+        facts=catalogue.read_facts(settings, point, tier),
+        passed_over=passed_over(points, point, not_after=not_after),
+    )
 
 
 @step(Phase.DECIDE)
@@ -130,6 +139,7 @@ def plan_repair(
         platform=settings.platform,
         symptoms="; ".join(damage.in_words() for damage in damages),
         points=(source.point,),
+        passed_over=source.passed_over,
         target=f"{source.point.id}, from {source.tier}",
         expected_loss="changes since then to the damaged files; all other files stay as they are",
         touches=tuple(damage.path for damage in damages if damage.names),
@@ -190,6 +200,7 @@ def rewrite_damaged(settings: Settings, source: Source, damages: tuple[Damage, .
             )
         rewritten += done
     run = current_run()
+    run.uses_points(source.point.id)
     run.fact(files_rewritten=len(rewritten))
     run.keep("damage.json", json.dumps([d.model_dump() for d in damages], indent=1))
 

@@ -21,7 +21,15 @@ from lifeboat.core.timeline import Phase
 from lifeboat.core.wal import format_lsn
 from lifeboat.settings import Settings
 from lifeboat.tools import filesystem, postgres
-from tasks import catalogue, places, progress, services, wal, wal_replay
+from tasks import (
+    catalogue,
+    leftovers,
+    places,
+    progress,
+    services,
+    wal_receiver,
+    wal_replay,
+)
 from tasks.database import connection
 from tasks.orchestration import step
 from tasks.record import current_run
@@ -29,7 +37,7 @@ from tasks.services import stack_of
 
 log = logging.getLogger("lifeboat")
 
-INCOMING = ".incoming-"
+INCOMING = places.INCOMING
 
 
 class Incoming(BaseModel):
@@ -69,6 +77,12 @@ def assess_database(settings: Settings) -> DatabaseAssessment:
     return found
 
 
+@step(Phase.DECIDE)
+def regain_hot_copy(settings: Settings) -> None:
+    """Put the hot copy back that an interrupted recovery had taken and not put in place."""
+    leftovers.put_hot_copy_back(settings)
+
+
 @step(Phase.START)
 def restart_database(settings: Settings) -> None:
     """Step 2 of scenario 1: restart, wait, and prove that every block can be read."""
@@ -87,11 +101,17 @@ def _wait_until_ready(settings: Settings, seconds: float) -> None:
 
 @step(Phase.FETCH)
 def bring_base(settings: Settings, point: RecoveryPoint, tier: Tier) -> Incoming:
-    """Put a verified base copy beside the data directory. The hot copy is renamed, not copied."""
+    """Put a verified base copy beside the data directory. The hot copy is renamed, not copied.
+
+    What could not be brought to the end is removed: the next base must not find it there.
+    """
     data = settings.database.data_directory
     data.parent.mkdir(parents=True, exist_ok=True)
     incoming = data.with_name(f"{data.name}{INCOMING}{current_run().id}")
     facts = catalogue.read_facts(settings, point, tier)
+    copy = point.copies[tier] if tier is Tier.HOT else ""
+    # So that, if we die now, the next run knows whether it may be removed or has to go back.
+    current_run().about_to(leftovers.BRINGING, incoming=str(incoming), hot_copy=copy)
     if tier is Tier.HOT:
         base = Path(point.copies[tier]) / "base"
         postgres.verify_backup(base, settings.database.bin_directory)
@@ -99,20 +119,23 @@ def bring_base(settings: Settings, point: RecoveryPoint, tier: Tier) -> Incoming
     else:
         source = facts.directories["base"]
         filesystem.require_free(data.parent, source.bytes, doing=f"Restoring {point.id}")
-        places.repository(settings, point.asset, tier).restore(
-            point.copies[tier],
-            subfolder=source.path,
-            target=incoming,
-            overwrite="always",
-            timeout_seconds=_time_box(settings, tier),
-            on_progress=progress.of_restic(f"database from {tier}"),
-        )
-        postgres.verify_backup(incoming, settings.database.bin_directory)
+        try:
+            places.repository(settings, point.asset, tier).restore(
+                point.copies[tier],
+                subfolder=source.path,
+                target=incoming,
+                overwrite="always",
+                timeout_seconds=_time_box(settings, tier),
+                on_progress=progress.of_restic(f"database from {tier}"),
+            )
+            postgres.verify_backup(incoming, settings.database.bin_directory)
+        except BaseException:
+            shutil.rmtree(incoming, ignore_errors=True)
+            raise
         filesystem.sync_tree(incoming)
     # Where a cluster lies its owner is right; what the backup says holds where there is none.
     there = data if (data / "PG_VERSION").exists() else incoming / "PG_VERSION"
     filesystem.take_ownership_of(incoming, like=there)
-    copy = point.copies[tier] if tier is Tier.HOT else ""
     return Incoming(directory=incoming, facts=facts, tier=tier, hot_copy=copy)
 
 
@@ -196,7 +219,7 @@ def rearm_wal(settings: Settings) -> None:
 
     Before the application starts: with synchronous WAL its commits wait for the receiver.
     """
-    wal.rearm(settings)
+    wal_receiver.rearm(settings)
 
 
 def discard(incoming: Incoming) -> None:
@@ -218,6 +241,8 @@ def take_away(settings: Settings, incoming: Incoming) -> None:
     if data.exists():
         run = current_run()
         aside = data.with_name(f"{data.name}.failed-{incoming.tier}-{run.id}")
+        if aside.exists():  # a second base of the same tier
+            aside = aside.with_name(f"{aside.name}-{incoming.facts.point}")
         data.rename(aside)
         run.moved_aside(f"what the rung {incoming.tier} had put in place", aside)
 

@@ -1,34 +1,46 @@
 """A restore test: recovery points out of S3 into a scratch place, started and questioned.
 
 A backup counts once this, or a real recovery, has passed; only then is the point verified.
+Everything comes from S3 and nothing from this host, as it will when this host is lost: no cache of
+restic's, no WAL of the local vault.
 """
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ruamel.yaml import YAML, YAMLError
-
-from lifeboat.core.errors import PermanentError, PreconditionError, VerificationFailed
-from lifeboat.core.points import Asset, DatabaseFacts, Facts, RecoveryPoint, Tier, choose_point
+from lifeboat.core import sets
+from lifeboat.core import wal as log_positions
+from lifeboat.core.errors import LockBusy, PreconditionError, VerificationFailed
+from lifeboat.core.marks import Kind, TestResult
+from lifeboat.core.points import Asset, Facts, RecoveryPoint, Tier, choose_point
+from lifeboat.core.proof import Measured, forecast_bytes, replaces
 from lifeboat.core.requests import RestoreTest
-from lifeboat.core.wal import format_lsn
-from lifeboat.settings import Settings, load_settings
-from lifeboat.tools import filesystem, postgres
-from tasks import catalogue, marks, places, progress, wal_replay
+from lifeboat.settings import Settings
+from lifeboat.tools import filesystem, postgres, restic
+from tasks import (
+    catalogue,
+    clock,
+    locks,
+    marks,
+    places,
+    progress,
+    repository_health,
+    wal,
+)
 from tasks.orchestration import step
+from tasks.questions import database, directories
 from tasks.record import current_run
 
 log = logging.getLogger("lifeboat")
 
-_START_SECONDS = 7200.0
-_SCALE = 100  # percent
+_CACHE = "cache"
 
 
 @contextmanager
@@ -49,246 +61,226 @@ def scratch_place(settings: Settings) -> Iterator[Path]:
 
 def _remove(place: Path) -> None:
     # Its server outlives a starter that was killed, and would go on writing.
-    postgres.end_orphan(_restored(place, Asset.DATABASE, "base"))
+    postgres.end_orphan(_restored(place, Asset.DATABASE) / "base")
     shutil.rmtree(place)
 
 
+def _restored(place: Path, asset: Asset) -> Path:
+    return place / str(asset)
+
+
+def cache_directory(place: Path) -> Path:
+    """A cache for restic that begins empty: with the host's own, damage in S3 stays unseen."""
+    return place / _CACHE
+
+
+def assets_of(request: RestoreTest) -> tuple[Asset, ...]:
+    """What is asked for, without repetition. Raises PreconditionError if the point has no asset."""
+    if sets.is_set_id(request.point):
+        return tuple(Asset)
+    if not request.point:
+        return tuple(dict.fromkeys(request.assets))
+    try:
+        return (Asset(request.point.rpartition("-")[0]),)
+    except ValueError:
+        raise _no_such(request.point) from None
+
+
+def _no_such(point: str) -> PreconditionError:
+    return PreconditionError(
+        f"Testing {point}: there is no such recovery point in S3.",
+        hint="`lifeboat points` lists them.",
+    )
+
+
+@contextmanager
+def result_remembered(
+    settings: Settings, asset: Asset, *, sampled: bool
+) -> Iterator[list[RecoveryPoint]]:
+    """Write down in both tiers how the test of an asset ended, whatever it was that ended it.
+
+    What watches the vault sees there that it failed. The block puts the point that it tests into
+    the list. A test that did not take place, because a recovery runs, leaves no result; nor does a
+    sample in which nothing was wrong, for it proves no point.
+    """
+    tested: list[RecoveryPoint] = []
+    try:
+        yield tested
+    except LockBusy:
+        raise
+    except Exception as error:
+        _remember(settings, asset, tested, str(error) or type(error).__name__)
+        raise
+    if not sampled:
+        _remember(settings, asset, tested, "")
+
+
+def _remember(settings: Settings, asset: Asset, tested: list[RecoveryPoint], error: str) -> None:
+    result = TestResult(
+        asset=asset,
+        point=tested[0].id if tested else "",
+        ended_at=clock.now(),
+        passed=not error,
+        error=error,
+        by=current_run().id,
+    )
+    known = marks.read_all(settings, Kind.TESTS, tolerate_failures=True).get(asset)
+    if replaces(result, known if isinstance(known, TestResult) else None):
+        marks.put(settings, Kind.TESTS, asset, result)
+    else:
+        log.warning("The newest result stays: %s of %s failed.", known.point, asset)
+
+
 @step(retries=1)
-def choose_points(settings: Settings, request: RestoreTest) -> tuple[RecoveryPoint, ...]:
-    """The newest point in S3 of each asset that is asked for, or the one point that is named."""
-    points = catalogue.list_points(settings, tiers=(Tier.S3,))
-    if request.point:
-        named = tuple(point for point in points if point.id == request.point)
-        if not named:
-            raise PreconditionError(
-                f"Testing {request.point}: there is no such recovery point in S3.",
-                hint="`lifeboat points` lists them.",
-            )
-        return named
-    return tuple(choose_point(points, asset=asset, tiers=(Tier.S3,)) for asset in request.assets)
+def find_set_to_prove(settings: Settings) -> sets.BackupSet | None:
+    """The newest complete set in S3, if not all of it is verified.
+
+    What can't be read now is told when its asset is tested.
+    """
+    points = catalogue.list_points(settings, tiers=(Tier.S3,), tolerate_failures=True)
+    newest = sets.newest_complete(points, Tier.S3)
+    return newest if newest and not newest.verified else None
+
+
+@step(retries=1)
+def choose(
+    settings: Settings, request: RestoreTest, asset: Asset, to_prove: sets.BackupSet | None
+) -> RecoveryPoint:
+    """The newest trusted point of an asset in S3, or what is named: a point, or a set's member.
+
+    The member of a set that is to be proven goes before a newer point until it is verified, for
+    only a set of which all was tested is preferred when a server is lost.
+    """
+    locks.stand_aside(settings, doing=f"Testing {asset}")
+    points = catalogue.list_points(settings, assets=(asset,), tiers=(Tier.S3,))
+    if not request.point:
+        if to_prove and not to_prove.members[asset].verified_at:
+            return to_prove.members[asset]
+        return choose_point(points, asset=asset, tiers=(Tier.S3,))
+    wanted = request.point
+    named = next((point for point in points if wanted in (point.id, point.set_id)), None)
+    if named is None:
+        raise _no_such(request.point)
+    return named
+
+
+def prove(settings: Settings, point: RecoveryPoint, place: Path) -> None:
+    """Restore one point, question it, and mark it verified; what was restored goes again.
+
+    A point that is not good does not count as verified any longer, if it ever did.
+    """
+    try:
+        facts, seconds = restore(settings, point, place)
+        measured = question(settings, point, facts, place, seconds)
+    except VerificationFailed:
+        if point.verified_at:
+            log.warning("%s was verified before and is not any longer.", point.id)
+        repository_health.forget_verified(settings, point.id)
+        raise
+    finally:
+        _remove_restored(place, point.asset)
+    mark_verified(settings, point, measured)
+
+
+def _remove_restored(place: Path, asset: Asset) -> None:
+    if _restored(place, asset).exists():
+        shutil.rmtree(_restored(place, asset))
 
 
 @step(retries=2)
-def restore(settings: Settings, point: RecoveryPoint, place: Path) -> Facts:
-    """Restore a whole point from S3; every byte is compared with its digest on the way."""
-    facts = catalogue.read_facts(settings, point, Tier.S3)
-    size = sum(directory.bytes for directory in facts.directories.values())
-    filesystem.require_free(place, size, doing=f"Testing {point.id}")
-    store = places.repository(settings, point.asset, Tier.S3)
+def restore(settings: Settings, point: RecoveryPoint, place: Path) -> tuple[Facts, float]:
+    """Restore a whole point from S3, every byte compared with its digest on the way.
+
+    Give its facts, and the seconds that it took. Raises PreconditionError, before anything is
+    fetched, if there is not enough space; VerificationFailed for damage.
+    """
+    locks.stand_aside(settings, doing=f"Testing {point.id}")
+    store = _store(settings, point.asset, place)
+    copy = point.copies[Tier.S3]
+    facts = catalogue.parse_facts(
+        store.dump(copy, catalogue.facts_path(store, copy)), where=f"{point.id} in S3"
+    )
+    filesystem.require_free(
+        place,
+        forecast_bytes(_size(facts), _wal_bytes(settings, facts)),
+        doing=f"Testing {point.id}",
+    )
     began = time.monotonic()
+    _bring(store, point, facts, place)
+    seconds = time.monotonic() - began
+    current_run().fact(
+        **{
+            f"{point.asset}_restore_seconds": round(seconds, 3),
+            f"{point.asset}_bytes": _size(facts),
+        }
+    )
+    return facts, seconds
+
+
+def _bring(store: restic.Repository, point: RecoveryPoint, facts: Facts, place: Path) -> None:
     for name, directory in facts.directories.items():
         store.restore(
             point.copies[Tier.S3],
             subfolder=directory.path,
-            target=_restored(place, point.asset, name),
+            target=_restored(place, point.asset) / name,
             overwrite="always",
             on_progress=progress.of_restic(f"{point.asset} from s3"),
         )
-    current_run().fact(
-        **{
-            f"{point.asset}_restore_seconds": round(time.monotonic() - began, 3),
-            f"{point.asset}_bytes": size,
+
+
+def _store(settings: Settings, asset: Asset, place: Path) -> restic.Repository:
+    store = places.repository(settings, asset, Tier.S3)
+    return dataclasses.replace(store, cache_directory=cache_directory(place))
+
+
+def _size(facts: Facts) -> int:
+    return sum(directory.bytes for directory in facts.directories.values())
+
+
+def _wal_bytes(settings: Settings, facts: Facts) -> int:
+    """How much WAL the bucket has from the beginning of a base copy on."""
+    if facts.database is None:
+        return 0
+    size = facts.database.wal_segment_bytes
+    first = log_positions.parse_lsn(facts.database.start_lsn) // size
+    prefix = f"database/wal/{facts.database.system_identifier}/"
+    names = [
+        item.key.rpartition("/")[2].removesuffix(wal.SEALED)
+        for item in places.bucket(settings).list(prefix)
+    ]
+    segments = {
+        *log_positions.whole_segments(names, size),
+        *log_positions.partial_segments(names, size),
+    }
+    return size * sum(segment.number >= first for segment in segments)
+
+
+@step()
+def question(
+    settings: Settings, point: RecoveryPoint, facts: Facts, place: Path, restore_seconds: float
+) -> Measured:
+    """Ask what was restored whether it is what it should be. Raises VerificationFailed."""
+    measured = Measured(restored_bytes=_size(facts), restore_seconds=restore_seconds)
+    if point.asset is not Asset.DATABASE:
+        directories.question(settings, facts, _restored(place, point.asset))
+        return measured
+    replayed = database.question(
+        settings,
+        facts,
+        _restored(place, Asset.DATABASE) / "base",
+        restore_again=lambda: _bring(_store(settings, point.asset, place), point, facts, place),
+    )
+    return measured.model_copy(
+        update={
+            "wal_replayed_bytes": replayed.bytes,
+            "wal_replay_seconds": replayed.seconds,
         }
     )
-    return facts
-
-
-def _restored(place: Path, asset: Asset, name: str) -> Path:
-    return place / str(asset) / name
 
 
 @step()
-def read_sample(settings: Settings, point: RecoveryPoint, percent: float) -> None:
-    """For a store too large to restore each day: check its structure and read a share of it.
-
-    Raises VerificationFailed if anything is wrong. The point does not become verified by it.
-    """
-    places.repository(settings, point.asset, Tier.S3).check(read_data_percent=percent)
-    current_run().fact(**{f"{point.asset}_sampled_percent": percent})
-
-
-@step()
-def question(settings: Settings, point: RecoveryPoint, facts: Facts, place: Path) -> None:
-    """Compare what was restored with what it should be. Raises VerificationFailed."""
-    if point.asset is Asset.DATABASE:
-        _question_database(settings, facts, _restored(place, Asset.DATABASE, "base"))
-        return
-    _compare_with_facts(facts, place)
-    if point.asset is Asset.CONFIG:
-        _parse_configuration(facts, place)
-
-
-# --- the database ---------------------------------------------------------------------------
-
-
-def _question_database(settings: Settings, facts: Facts, data: Path) -> None:
-    """Start it as it was when it was backed up, then with all of the WAL that S3 has."""
-    told, expected = settings.database, facts.database
-    if expected is None:
-        raise PermanentError(f"Testing {facts.point}: it holds no database.")
-    _require_same_major(settings, facts.point, expected)
-    postgres.verify_backup(data, told.bin_directory)
-    filesystem.take_ownership_of(data, like=data.parent)
-    collected = wal_replay.collect(
-        settings, facts, base=data, to_time=None, prefer=Tier.S3, bucket_alone=True
-    )
-
-    def start(*, at_backup: bool):
-        return postgres.scratch_server(
-            data,
-            database=told.name,
-            user=told.user,
-            bin_directory=told.bin_directory,
-            log_path=data.parent / "postgres.log",
-            timeout_seconds=_START_SECONDS,
-            at_backup=at_backup,
-        )
-
-    with start(at_backup=True) as server:
-        tolerance = settings.checks.tables_complete.tolerance_percent
-        _compare_rows(server, facts.point, expected, tolerance)
-    _replay(collected, data, start)
-    wal_replay.discard(collected)
-
-
-def _require_same_major(settings: Settings, point: str, expected: DatabaseFacts) -> None:
-    ours = postgres.tools_version(settings.database.bin_directory)
-    if int(expected.server_version.split(".")[0]) != ours:
-        raise PreconditionError(
-            f"Testing {point}: it is of PostgreSQL {expected.server_version}, the programs here "
-            f"are of PostgreSQL {ours}.",
-            hint="Set database.bin_directory to programs of that version.",
-        )
-
-
-def _compare_rows(
-    server: postgres.Connection, point: str, expected: DatabaseFacts, tolerance_percent: float
-) -> None:
-    identity = postgres.identify(server)
-    if identity.system_identifier != expected.system_identifier:
-        raise VerificationFailed(
-            f"Testing {point}: it is another database ({identity.system_identifier}, not "
-            f"{expected.system_identifier})."
-        )
-    have = postgres.row_counts(server)
-    wrong = [
-        f"{name} has {have.get(name, 'no')} rows, not {rows}"
-        for name, rows in expected.tables.items()
-        # Rows may be deleted between the count and the end of the backup.
-        if have.get(name, -1) < int(rows * (1 - tolerance_percent / _SCALE))
-    ]
-    newest = postgres.sequences(server)
-    wrong += [
-        f"sequence {name} is at {newest.get(name, 'nothing')}, not at {value}"
-        for name, value in expected.sequences.items()
-        if newest.get(name, value - 1) < value
-    ]
-    if wrong:
-        raise VerificationFailed(f"Testing {point}: {'; '.join(wrong)}.")
-    current_run().fact(database_rows=sum(have.values()), database_tables=len(have))
-
-
-def _replay(collected: wal_replay.CollectedWal, data: Path, start: Callable) -> None:
-    postgres.stage_recovery(
-        data,
-        segments=collected.segments,
-        histories=collected.histories,
-        target_time=None,
-        target_timeline=collected.timeline,
-    )
-    began = time.monotonic()
-    with start(at_backup=False) as server:
-        seconds = time.monotonic() - began
-        reached = postgres.recovered_to(data)
-        if collected.must_reach_lsn and reached.lsn < collected.must_reach_lsn:
-            raise VerificationFailed(
-                f"Replaying the WAL of S3: it ended at {format_lsn(reached.lsn)}, but the segments "
-                f"go to {format_lsn(collected.must_reach_lsn)}.",
-                hint="A segment is damaged. Make a new base backup: `lifeboat backup database`.",
-            )
-        current_run().fact(
-            wal_replayed_segments=len(collected.segments),
-            wal_replay_seconds=round(seconds, 3),
-            wal_replayed_to=format_lsn(reached.lsn),
-        )
-        postgres.read_every_row(server)
-        postgres.check_everything(server)
-        references = postgres.check_references(server, timeout_seconds=_START_SECONDS)
-        if references.dangling:
-            raise VerificationFailed(f"Testing the database: {'; '.join(references.dangling)}.")
-
-
-# --- files, models, configuration -----------------------------------------------------------
-
-
-def _compare_with_facts(facts: Facts, place: Path) -> None:
-    wrong = []
-    for name, expected in facts.directories.items():
-        path = _restored(place, facts.asset, name)
-        files, size = (
-            filesystem.tree_size(path)
-            if path.is_dir()
-            else (int(path.is_file()), path.stat().st_size if path.is_file() else 0)
-        )
-        if files < expected.files:
-            wrong.append(f"{name}: {files} files, not {expected.files}")
-        if size < expected.bytes:
-            wrong.append(f"{name}: {size} bytes, not {expected.bytes}")
-        there = filesystem.digests(path) if expected.digests else {}
-        wrong += [
-            f"{name}/{file} is {'altered' if file in there else 'missing'}"
-            for file, digest in expected.digests.items()
-            if there.get(file) != digest
-        ]
-    if wrong:
-        raise VerificationFailed(f"Testing {facts.point}: {'; '.join(wrong[:5])}.")
-
-
-def _parse_yaml(text: str) -> object:
-    return list(YAML(typ="safe").load_all(text))
-
-
-_PARSERS: Mapping[str, Callable[[str], object]] = {
-    ".yaml": _parse_yaml,
-    ".yml": _parse_yaml,
-    ".json": json.loads,
-}
-_NEVER_EMPTY = {*_PARSERS, ".conf", ".crt", ".env", ".ini", ".key", ".pem", ".toml"}
-
-
-def _parse_configuration(facts: Facts, place: Path) -> None:
-    """Every file whose form is known must have it, and `lifeboat.yaml` must be settings."""
-    root = place / str(Asset.CONFIG)
-    wrong = []
-    for path in sorted(path for path in root.rglob("*") if path.is_file()):
-        # `.env` and `.env.production` have no suffix, or another one.
-        kind = ".env" if path.name.startswith(".env") else path.suffix
-        if kind in _NEVER_EMPTY and not path.read_bytes().strip():
-            wrong.append(f"{path.relative_to(root)} is empty")
-            continue
-        try:
-            _PARSERS.get(kind, str)(path.read_text(errors="replace"))
-        except (ValueError, YAMLError) as error:
-            wrong.append(f"{path.relative_to(root)} can't be parsed ({error})")
-    settings_file = root / "lifeboat.yaml"
-    if settings_file.is_file():
-        load_settings(settings_file)
-    else:
-        wrong.append("lifeboat.yaml is not in it, so that a lost server can't be rebuilt")
-    if wrong:
-        raise VerificationFailed(f"Testing {facts.point}: {'; '.join(wrong[:5])}.")
-
-
-@step()
-def mark_verified(settings: Settings, point: RecoveryPoint) -> None:
-    """Remember that this point was restored and questioned, and how long restoring takes."""
+def mark_verified(settings: Settings, point: RecoveryPoint, measured: Measured) -> None:
+    """Remember that this point was restored and questioned, and how long that took."""
     run = current_run()
     run.uses_points(point.id)
-    told = run.record.facts
-    marks.mark_verified(
-        settings,
-        [point.id],
-        by=run.id,
-        restored_bytes=int(told[f"{point.asset}_bytes"]),
-        restore_seconds=float(told[f"{point.asset}_restore_seconds"]),
-    )
+    marks.mark_verified(settings, [point.id], by=run.id, **measured.model_dump(exclude_none=True))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
 
 from pydantic import BaseModel, ConfigDict
 
@@ -14,14 +15,12 @@ from lifeboat.core.marks import Hold, Kind
 from lifeboat.core.points import Asset, RecoveryPoint, Tier
 from lifeboat.core.retention import Decision, Policy
 from lifeboat.settings import Settings
-from tasks import catalogue, clock, locks, marks, places
+from tasks import catalogue, clock, journals, locks, marks, places
 from tasks.orchestration import side_by_side, step
 from tasks.record import current_run
 from tasks.wal import SEALED
 
 log = logging.getLogger("lifeboat")
-
-SEGMENT_BYTES = 16 << 20
 
 
 class Pruning(BaseModel):
@@ -60,52 +59,94 @@ def decide(settings: Settings) -> tuple[Pruning, ...]:
         Tier.LOCAL: Policy(days=settings.retention.local_days, minimum=settings.retention.minimum),
         Tier.S3: Policy(days=settings.retention.s3_days, minimum=settings.retention.minimum),
     }
-    found = {}
-    for tier, policy in policies.items():
-        # The marks of both tiers count: what was verified from S3 is verified.
-        points = catalogue.list_points(settings, tiers=(tier,))
-        found[tier] = {
+    # Together, so that what is verified or suspicious in one tier is so in the other.
+    points = catalogue.list_points(settings, tiers=tuple(policies))
+    found = {
+        tier: {
             asset: retention.decide(
-                (p for p in points if p.asset is asset), policy, now=now, held=held
+                (p for p in points if p.asset is asset and tier in p.copies),
+                policy,
+                now=now,
+                held=held,
             )
             for asset in Asset
         }
+        for tier, policy in policies.items()
+    }
     wal = _wal_to_remove(settings, {tier: found[tier][Asset.DATABASE] for tier in found})
     return tuple(
         Pruning(tier=tier, decisions=decisions, wal=wal[tier]) for tier, decisions in found.items()
     )
 
 
-def _starts(settings: Settings, points: Iterable[RecoveryPoint], tier: Tier) -> Iterable[str]:
-    return catalogue.wal_starts(settings, points, tier).values()
-
-
 def _wal_to_remove(
     settings: Settings, decisions: Mapping[Tier, Iterable[Decision]]
 ) -> dict[Tier, tuple[str, ...]]:
-    starts = {
-        tier: set(_starts(settings, (d.point for d in decided if d.keep), tier))
-        for tier, decided in decisions.items()
-    }
+    kept = {tier: [d.point for d in decided if d.keep] for tier, decided in decisions.items()}
     hot = catalogue.list_points(settings, assets=(Asset.DATABASE,), tiers=(Tier.HOT,))
-    starts[Tier.LOCAL] |= set(_starts(settings, hot, Tier.HOT))
-    remote = {
-        item.key.rpartition("/")[2].removesuffix(SEALED): item.key
-        for item in places.bucket(settings).list("database/wal/")
+    segment_bytes = _segment_bytes(settings, kept | {Tier.HOT: hot})
+    if segment_bytes is None:
+        return dict.fromkeys(kept, ())
+    starts = {
+        tier: set(catalogue.wal_starts(settings, points, tier).values())
+        for tier, points in kept.items()
     }
+    starts[Tier.LOCAL] |= set(catalogue.wal_starts(settings, hot, Tier.HOT).values())
+    here, there = _wal_by_cluster(settings)
+    found: dict[Tier, list[str]] = {tier: [] for tier in kept}
+    for cluster in {*here, *there}:
+        local, remote = here.get(cluster, {}), there.get(cluster, {})
+        gone_here = retention.local_wal_to_remove(
+            local,
+            in_s3=remote,
+            kept_here=starts[Tier.LOCAL],
+            kept_in_s3=starts[Tier.S3],
+            segment_bytes=segment_bytes,
+        )
+        gone_there = retention.wal_to_remove(
+            remote, kept_start_lsns=starts[Tier.S3], segment_bytes=segment_bytes
+        )
+        found[Tier.LOCAL] += [path for name in gone_here for path in local[name]]
+        found[Tier.S3] += [key for name in gone_there for key in remote[name]]
+    return {tier: tuple(sorted(names)) for tier, names in found.items()}
+
+
+def _segment_bytes(settings: Settings, kept: Mapping[Tier, Sequence[RecoveryPoint]]) -> int | None:
+    """How long the database's WAL segments are, as the newest and the oldest base copies say.
+
+    None if that changed between them, or if there is none: then no name tells what is needed.
+    """
+    told = {
+        facts.wal_segment_bytes
+        for tier, points in kept.items()
+        for point in {p.id: p for p in (*points[:1], *points[-1:])}.values()
+        if (facts := catalogue.read_facts(settings, point, tier).database)
+    }
+    if len(told) > 1:
+        log.warning("No WAL is removed: the segments' length changed between the base copies.")
+    return told.pop() if len(told) == 1 else None
+
+
+def _wal_by_cluster(
+    settings: Settings,
+) -> tuple[dict[str, dict[str, list[str]]], dict[str, dict[str, list[str]]]]:
+    """What there is here and in S3: by system identifier and plain name, each where it lies.
+
+    Two clusters give their segments the same names, and a receiver that began anew has written
+    some a second time.
+    """
+    here: dict[str, dict[str, list[str]]] = {}
     root = places.wal_directory(settings)
-    local = {path.name: str(path.relative_to(root)) for path in root.glob("*/*/*")}
-    unneeded = functools.partial(retention.wal_to_remove, segment_bytes=SEGMENT_BYTES)
-    not_in_s3_either = set(unneeded(local, kept_start_lsns=starts[Tier.S3]))
-    return {
-        # What the bucket has not got yet may be all that a base there lacks.
-        Tier.LOCAL: tuple(
-            local[name]
-            for name in unneeded(local, kept_start_lsns=starts[Tier.LOCAL])
-            if name in remote or name in not_in_s3_either
-        ),
-        Tier.S3: tuple(remote[name] for name in unneeded(remote, kept_start_lsns=starts[Tier.S3])),
-    }
+    for path in root.glob("*/*/*"):
+        cluster = path.parent.parent.name
+        where = here.setdefault(cluster, {}).setdefault(path.name, [])
+        where.append(str(path.relative_to(root)))
+    there: dict[str, dict[str, list[str]]] = {}
+    for item in places.bucket(settings).list("database/wal/"):
+        _, _, cluster, *_, name = item.key.split("/")
+        where = there.setdefault(cluster, {}).setdefault(name.removesuffix(SEALED), [])
+        where.append(item.key)
+    return here, there
 
 
 def remove(settings: Settings, prunings: Iterable[Pruning]) -> None:
@@ -123,7 +164,12 @@ def remove(settings: Settings, prunings: Iterable[Pruning]) -> None:
     for pruning in prunings:
         locks.stand_aside(settings, doing="Removing WAL")
         remove_wal(settings, pruning)
+    records_removed = journals.forget_everyday_runs(
+        places.runs_directory(settings),
+        began_before=clock.now() - timedelta(days=settings.retention.local_days),
+    )
     current_run().fact(
+        records_removed=records_removed,
         points_removed=sum(len(p.removed(asset)) for p in prunings for asset in Asset),
         wal_removed=sum(len(p.wal) for p in prunings),
     )

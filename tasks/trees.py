@@ -5,19 +5,30 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 
-from lifeboat.core.errors import PreconditionError
-from lifeboat.core.points import FACTS_NAME, Asset, DirectoryFacts, Facts, point_id
+from lifeboat.core.errors import PreconditionError, RecoveryError
+from lifeboat.core.marks import Kind, Sighting
+from lifeboat.core.points import (
+    FACTS_NAME,
+    Asset,
+    DirectoryFacts,
+    Facts,
+    RecoveryPoint,
+    Tier,
+    point_id,
+)
 from lifeboat.settings import Settings
 from lifeboat.tools import filesystem, git
-from tasks import clock, vault
+from tasks import catalogue, certificates, clock, marks, places, suspicion, vault
 from tasks.orchestration import step
 from tasks.record import current_run
 
 log = logging.getLogger("lifeboat")
 
 _WITH_DIGESTS = {Asset.MODELS, Asset.CONFIG}
+_ON_CHANGE = {Asset.MODELS, Asset.CONFIG}  # backed up when their fingerprint is another one
 
 
 def directories_of(settings: Settings, asset: Asset) -> Mapping[str, Path]:
@@ -39,13 +50,11 @@ def gather_facts(settings: Settings, asset: Asset) -> Facts:
     a directory is missing: an empty place must not become a backup.
     """
     taken_at = clock.now().replace(microsecond=0)
+    there = _present(settings, asset)
+    # Taken first: what changes between it and the snapshot is found to be changed by the next look.
+    fingerprint = _fingerprint(asset, there) if asset in _ON_CHANGE else ""
     directories = {}
-    for name, path in directories_of(settings, asset).items():
-        if not path.exists():
-            raise PreconditionError(
-                f"Backing up {asset}: {path} does not exist.",
-                hint=f"Look at `{asset}` in lifeboat.yaml; if the data is lost, recover it first.",
-            )
+    for name, path in there.items():
         if path.is_dir():
             files, size = filesystem.tree_size(path)
         else:
@@ -66,14 +75,98 @@ def gather_facts(settings: Settings, asset: Asset) -> Facts:
         taken_at=taken_at,
         git_commit=git.head_commit(settings.code.directory) if settings.code else None,
         directories=directories,
+        fingerprint=fingerprint,
+        certificates=certificates.gather(settings, there) if asset is Asset.CONFIG else {},
     )
 
 
-def store_directories(settings: Settings, facts: Facts) -> None:
-    """Snapshot the directories and their facts into both tiers."""
-    note = settings.vault.local / str(facts.asset) / "facts" / FACTS_NAME
+def _present(settings: Settings, asset: Asset) -> Mapping[str, Path]:
+    """What is to be backed up. Raises PreconditionError if any of it is missing."""
+    found = directories_of(settings, asset)
+    for path in found.values():
+        if not path.exists():
+            raise PreconditionError(
+                f"Backing up {asset}: {path} does not exist.",
+                hint=f"Look at `{asset}` in lifeboat.yaml; if the data is lost, recover it first.",
+            )
+    return found
+
+
+def _fingerprint(asset: Asset, there: Mapping[str, Path]) -> str:
+    # Models may be many GB: their content is read only when they are backed up.
+    return filesystem.fingerprint(there, by_content=asset is not Asset.MODELS)
+
+
+def store_directories(settings: Settings, facts: Facts) -> dict[Tier, str]:
+    """Snapshot the directories and their facts into both tiers, and tell watchers of it.
+
+    Looks whether the new point is suspicious, and gives the snapshots' names.
+    """
+    note = _note(settings, facts.asset)
     note.parent.mkdir(parents=True, exist_ok=True)
     filesystem.atomic_write(note, facts.model_dump_json(indent=2).encode())
     paths = [Path(d.path) for d in facts.directories.values()]
-    vault.store_in_both_tiers(settings, facts, [note, *paths])
+    snapshots = vault.store_in_both_tiers(settings, facts, [note, *paths])
     current_run().uses_points(facts.point)
+    _remember_sighting(settings, facts.asset, as_of=facts.taken_at, holds=facts.point)
+    suspicion.look_at_new_point(settings, facts)
+    return snapshots
+
+
+def _note(settings: Settings, asset: Asset) -> Path:
+    """The facts of the last backup that this host began."""
+    return settings.vault.local / str(asset) / "facts" / FACTS_NAME
+
+
+# --- nothing has changed --------------------------------------------------------------------
+
+
+@step(retries=1)
+def find_unchanged(
+    settings: Settings, asset: Asset, *, at_most_seconds: float | None = None
+) -> Facts | None:
+    """The facts of the newest point, if it holds what is there now in both tiers; else None.
+
+    Then a sighting tells watchers that it was looked at, and the run leaves no record: there are
+    hundreds of such looks a day. A point older than `at_most_seconds` counts as changed. Where S3
+    can't be asked, what this host holds already is not backed up once more: the error is raised.
+    """
+    as_of = clock.now()
+    fingerprint = _fingerprint(asset, _present(settings, asset))
+    try:
+        points = catalogue.list_points(settings, assets=(asset,))
+    except RecoveryError:
+        here = catalogue.list_points(settings, assets=(asset,), tiers=(Tier.LOCAL,))
+        if here and here[0].fingerprint == fingerprint:
+            raise
+        return None
+    newest = points[0] if points else None
+    if newest is None or newest.fingerprint != fingerprint:
+        return None
+    if not set(places.RESTIC_TIERS) <= set(newest.tiers):
+        return None  # made while S3 was away, or this host's disk full
+    age_seconds = (as_of - newest.taken_at).total_seconds()
+    if at_most_seconds is not None and age_seconds >= at_most_seconds:
+        return None
+    facts = _facts_of(settings, newest)
+    _remember_sighting(settings, asset, as_of=as_of, holds=newest.id)
+    log.info("%s: unchanged since %s, nothing to do.", str(asset).capitalize(), newest.id)
+    run = current_run()
+    run.fact(unchanged_since=newest.id)
+    run.found_nothing_to_do()
+    return facts
+
+
+def _facts_of(settings: Settings, point: RecoveryPoint) -> Facts:
+    """From the note of the last backup where it is that one, which costs nothing."""
+    note = _note(settings, point.asset)
+    try:
+        facts = catalogue.parse_facts(note.read_bytes(), where=str(note))
+    except (OSError, RecoveryError):
+        return catalogue.read_facts(settings, point)
+    return facts if facts.point == point.id else catalogue.read_facts(settings, point)
+
+
+def _remember_sighting(settings: Settings, asset: Asset, *, as_of: datetime, holds: str) -> None:
+    sighting = Sighting(subject=str(asset), as_of=as_of, holds=holds)
+    marks.put(settings, Kind.SIGHTINGS, str(asset), sighting)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import functools
 import logging
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
 
 from lifeboat.core.errors import PermanentError, PreconditionError, RecoveryError
 from lifeboat.core.points import Asset, Facts, Tier
+from lifeboat.core.suspicion import pack_counts
 from lifeboat.settings import Settings
 from lifeboat.tools import filesystem, restic, seal
-from tasks import catalogue, progress
+from tasks import catalogue, locks, progress
 from tasks.orchestration import side_by_side, step
 from tasks.places import (
     RESTIC_TIERS,
@@ -25,6 +28,8 @@ from tasks.places import (
 from tasks.record import Run
 
 log = logging.getLogger("lifeboat")
+
+WAL_KEY_NAME = "wal-key.txt"
 
 _WAL_KEY = "wal-key"
 
@@ -54,28 +59,62 @@ def ensure_prepared(settings: Settings) -> None:
         prepare_vault(settings)
 
 
+class Extent(BaseModel):
+    """How much a snapshot of something that does not change must hold."""
+
+    model_config = ConfigDict(frozen=True)
+
+    files: int
+    bytes: int
+
+
 @step(retries=3)
 def store_snapshot(
-    settings: Settings, tier: Tier, facts: Facts, paths: Collection[Path]
+    settings: Settings,
+    tier: Tier,
+    facts: Facts,
+    paths: Collection[Path],
+    exactly: Extent | None = None,
 ) -> restic.BackupSummary:
     """Put directories and their `lifeboat.json` into one tier's repository as one point.
 
-    A backup that fails half way leaves no snapshot, so no point that could be chosen.
+    A backup that fails half way leaves no snapshot, so no point that could be chosen; nor does one
+    that holds more or less than `exactly` that much, or whose source went away: for that it raises
+    PermanentError, or LockBusy while a recovery runs.
     """
     tags = {"asset": str(facts.asset), "point": facts.point, "platform": facts.platform}
     if facts.database:
-        # So that pruning WAL need not open every base.
+        # So that pruning WAL, and looking for holes in it, need not open every base.
         tags[catalogue.WAL_FROM] = facts.database.start_lsn
+        tags[catalogue.WAL] = catalogue.base_copy_of(facts).tag
+        tags[catalogue.ROWS] = pack_counts(facts.database.tables)
+    else:
+        files = {name: told.files for name, told in facts.directories.items()}
+        tags[catalogue.DIRECTORY_FILES] = pack_counts(files)
     if facts.set_id:
         tags[catalogue.SET] = facts.set_id
     if facts.fingerprint:
         tags[catalogue.CONTENT] = facts.fingerprint
+    if tier is Tier.S3:
+        # restic tries a store that does not answer for a minute, which this asks in a moment.
+        bucket(settings).exists(runs_directory(settings).name)
     summary = repository(settings, facts.asset, tier).backup(
         paths,
         tags=tags,
         taken_at=facts.taken_at,
         on_progress=progress.of_restic(f"{facts.asset} to {tier}"),
     )
+    got = Extent(files=summary.total_files, bytes=summary.total_bytes)
+    if exactly and (got != exactly or not all(path.exists() for path in paths)):
+        repository(settings, facts.asset, tier).forget([summary.snapshot_id])
+        doing = f"Storing {facts.point} in {tier}"
+        locks.stand_aside(settings, doing=doing)
+        raise PermanentError(
+            f"{doing}: it changed or went away meanwhile ({got.files} files with {got.bytes} "
+            f"bytes were there, of {exactly.files} with {exactly.bytes}).",
+            hint="No recovery point was made of it. If a recovery took it, all is well: the next "
+            "backup makes one.",
+        )
     log.info(
         "%s in %s: %d files, %d new bytes, %.1f s",
         facts.point,
@@ -87,14 +126,20 @@ def store_snapshot(
     return summary
 
 
-def store_in_both_tiers(settings: Settings, facts: Facts, paths: Collection[Path]) -> None:
-    """Local and S3 at the same time. If one fails this raises, and the other's copy counts."""
-    side_by_side(
+def store_in_both_tiers(
+    settings: Settings, facts: Facts, paths: Collection[Path], *, exactly: Extent | None = None
+) -> dict[Tier, str]:
+    """Local and S3 at the same time; give the snapshots' names.
+
+    If one fails this raises, and the other's copy counts.
+    """
+    done = side_by_side(
         {
-            str(tier): functools.partial(store_snapshot, settings, tier, facts, paths)
+            str(tier): functools.partial(store_snapshot, settings, tier, facts, paths, exactly)
             for tier in RESTIC_TIERS
         }
     )
+    return {Tier(tier): summary.snapshot_id for tier, summary in done.items()}
 
 
 # --- records ---------------------------------------------------------------------------------
@@ -128,7 +173,7 @@ def _prepare_wal_key(settings: Settings) -> None:
     for tier, store in stores.items():
         if known[tier] is None:
             with tempfile.TemporaryDirectory(prefix="lifeboat-") as directory:
-                path = Path(directory) / "wal-key.txt"
+                path = Path(directory) / WAL_KEY_NAME
                 path.write_text(identity)
                 path.chmod(0o600)
                 store.backup([path], tags={"kind": _WAL_KEY})
@@ -143,6 +188,12 @@ def _read_wal_key(store: restic.Repository) -> str | None:
     return store.dump(newest.id, newest.paths[0]).decode().strip()
 
 
+def has_wal_key(settings: Settings, tier: Tier) -> bool:
+    """Whether a tier keeps the key that opens the WAL objects. It is not opened."""
+    store = repository(settings, Asset.DATABASE, tier)
+    return bool(store.snapshots(tags={"kind": _WAL_KEY}))
+
+
 def _recipient_path(settings: Settings) -> Path:
     return wal_directory(settings) / "recipient.txt"
 
@@ -153,10 +204,10 @@ def wal_recipient(settings: Settings) -> str:
     return _recipient_path(settings).read_text().strip()
 
 
-def wal_identity(settings: Settings) -> str:
-    """The key that opens the WAL objects, from S3 or else from the local vault."""
+def wal_identity(settings: Settings, *, tiers: Iterable[Tier] = (Tier.S3, Tier.LOCAL)) -> str:
+    """The key that opens the WAL objects, from the first tier that has it."""
     reasons = []
-    for tier in (Tier.S3, Tier.LOCAL):
+    for tier in tiers:
         try:
             identity = _read_wal_key(repository(settings, Asset.DATABASE, tier))
         except RecoveryError as error:

@@ -1,35 +1,53 @@
-"""The write-ahead log on its way out: received as it is written, shipped to S3 sealed.
+"""The write-ahead log on its way to S3: sealed, in order, and never further behind than a round.
 
-Where it lies: `database/wal/<system identifier>/<timeline>/` in the local vault, one directory for
-each timeline at which the receiver began; in S3 `database/wal/<system identifier>/<timeline>/`
-`<segment>.zst.age`. The segment being written is shipped again and again as `.partial`, so the
-bucket is never further behind than the interval, and no segment switch is forced on the database.
+Where it lies: in the local vault as the receiver wrote it, see `tasks.wal_receiver`; in S3
+`database/wal/<system identifier>/<timeline>/<segment>.zst.age`.
+
+The segment being written is shipped again in every round, as `.partial`, so that nothing waits
+longer than the interval and no segment switch is forced on the database. A switch once a minute
+would do as much, but it needs a privilege, and writes 16 MB to the receiver's disk and to pg_wal
+for a database that does nothing: 23 GB a day, 690 GB in the 30 days that the local vault keeps.
+The partial costs one upload of half a segment, compressed, and only where it has grown. It can't
+be shipped where the receiver is dead or hangs, and there a switch would bring nothing either. A
+bucket that keeps old versions keeps those of the partial too: let it expire them.
+
+Segments go one after another, the oldest first, also after days without S3. A recovery refuses a
+log with a hole, so what comes after a missing segment is worth nothing until that one is there:
+the newest first, or several at a time, would leave the bucket with a hole for as long as it takes,
+and for good if this host dies meanwhile. Only the sealing runs ahead.
 """
 
 from __future__ import annotations
 
+import collections
 import logging
-import shutil
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict
 
-from lifeboat.core import wal as log_positions
-from lifeboat.core.errors import PreconditionError, RecoveryError
+from lifeboat.core.errors import PreconditionError, RecoveryError, TransientError
+from lifeboat.core.points import Tier
+from lifeboat.core.wal import PARTIAL, Segment, history_timeline, is_segment_name
 from lifeboat.settings import Settings
-from lifeboat.tools import postgres, seal
-from tasks import places, services, vault
-from tasks.database import SLOT, connection
+from lifeboat.tools import filesystem, seal
+from tasks import catalogue, places, vault, wal_continuity
 from tasks.orchestration import step
-from tasks.record import current_run
+from tasks.places import wal_key
+from tasks.wal_continuity import WalFile
+from tasks.wal_witness import Witness
 
 log = logging.getLogger("lifeboat")
 
-SEALED = ".zst.age"
-_PARALLEL = 8
+SEALED = places.SEALED
+
+_AT_ONCE = 64  # closed segments, then it is made sure that they are there
+_SEALED_AHEAD = 4  # segments in memory
+_AGAIN_SECONDS = 900.0
+_NOTE_NAME = "bucket-listed"
 
 
 class Shipment(BaseModel):
@@ -39,85 +57,7 @@ class Shipment(BaseModel):
 
     segments: tuple[str, ...]
     partial: str | None
-
-
-# --- shipping -------------------------------------------------------------------------------
-
-
-class Shipper:
-    """Ships what the receiver has written and the bucket lacks. Remembers what it has shipped."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.bucket = places.bucket(settings)
-        self.recipient = vault.wal_recipient(settings)
-        self._shipped: set[str] | None = None
-        self._partial_lengths: dict[str, int] = {}
-
-    def ship(self) -> Shipment:
-        """Ship all closed segments, histories, and the newest bytes of the open segment.
-
-        Idempotent. Raises TransientError if the bucket can't be reached.
-        """
-        root = places.wal_directory(self.settings)
-        if self._shipped is None:
-            self._shipped = {item.key for item in self.bucket.list("database/wal/")}
-        closed, partials = [], []
-        for path in sorted(root.glob("*/*/*")):
-            if path.name.endswith(log_positions.PARTIAL):
-                partials.append(path)
-            elif object_key(path) not in self._shipped and _is_wal(path.name):
-                closed.append(path)
-        with ThreadPoolExecutor(max_workers=_PARALLEL) as pool:
-            list(pool.map(self._ship_closed, closed))
-        newest = max(partials, key=_modified_at, default=None)
-        shipped_partial = newest.name if newest and self._ship_partial(newest) else None
-        return Shipment(segments=tuple(path.name for path in closed), partial=shipped_partial)
-
-    def _ship_closed(self, path: Path) -> None:
-        assert self._shipped is not None
-        key = object_key(path)
-        self.bucket.put(key, seal.seal(path.read_bytes(), self.recipient))
-        self._shipped.add(key)
-        partial = object_key(path.with_name(path.name + log_positions.PARTIAL))
-        if partial in self._shipped:
-            # Best effort: a complete segment is always preferred to its partial.
-            self.bucket.delete([partial])
-            self._shipped.discard(partial)
-
-    def _ship_partial(self, path: Path) -> bool:
-        assert self._shipped is not None
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError:
-            return False  # it was closed a moment ago; the next round ships it whole
-        length = len(data.rstrip(b"\0"))
-        if not length or self._partial_lengths.get(path.name) == length:
-            return False
-        key = object_key(path)
-        self.bucket.put(key, seal.seal(data, self.recipient))
-        self._shipped.add(key)
-        self._partial_lengths = {path.name: length}
-        return True
-
-
-def _modified_at(path: Path) -> float:
-    """The receiver renames a `.partial` when its segment is full; then it is not the newest."""
-    try:
-        return path.stat().st_mtime
-    except FileNotFoundError:
-        return 0.0
-
-
-def object_key(path: Path) -> str:
-    """The key under which a file of the local WAL directory lies in the bucket."""
-    system_identifier = path.parent.parent.name
-    timeline = path.name[:8]
-    return f"database/wal/{system_identifier}/{timeline}/{path.name}{SEALED}"
-
-
-def _is_wal(name: str) -> bool:
-    return log_positions.history_timeline(name) is not None or log_positions.is_segment_name(name)
+    held_until: datetime | None = None  # everything that was written until then is in the bucket
 
 
 @step(retries=3)
@@ -126,142 +66,325 @@ def ship(settings: Settings) -> Shipment:
     return Shipper(settings).ship()
 
 
-# --- the receiver ---------------------------------------------------------------------------
+class Shipper:
+    """Ships what the receiver has written and the bucket lacks.
 
-_LOOK_SECONDS = 0.25
-_REST_SECONDS = 0.5
-_LONG_REST_SECONDS = 10.0
-_RECEIVER_SECONDS = 30.0
-
-
-def receiver_directory(settings: Settings, identity: postgres.Identity) -> Path:
-    """Where the receiver writes: a directory of its own for each timeline at which it begins.
-
-    After a recovery to an earlier point a receiver on the old directory would go on at a position
-    that no longer exists.
+    It remembers what the bucket holds from one listing, and lists again every 15 minutes and after
+    each failure: a store that was away may have come back without its newest objects, and what was
+    deleted behind our back is shipped again while this host still has it.
     """
-    root = places.wal_directory(settings) / identity.system_identifier
-    return root / f"{identity.timeline:08X}"
 
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.bucket = places.bucket(settings)
+        self.recipient = vault.wal_recipient(settings)
+        self._there = _InBucket(settings)
+        self._witness = Witness(settings)
+        self._partial_lengths: dict[str, int] = {}  # of what the bucket has of this round
 
-def receive(settings: Settings) -> None:
-    """Receive WAL for as long as this process lives; wait out every absence of the database.
+    def ship(self) -> Shipment:
+        """Ship all closed segments, histories, and the newest bytes of the open segment.
 
-    Once it streams it lets commits wait for it, if the settings say synchronous: so a receiver
-    that was switched off by `lifeboat wal asynchronous` takes its place again by itself.
-    """
-    server = connection(settings)
-    log.info("Receiving WAL of %s:%d (%s)", server.host, server.port, settings.database.wal)
-    while True:
+        Idempotent. Raises TransientError if the bucket can't be reached, or what was uploaded is
+        not found there; then nothing is said to be held.
+        """
+        self._witness.look()
+        held = None
         try:
-            if not postgres.answers(server):
-                time.sleep(_LOOK_SECONDS)
-                continue
-            _receive_once(settings, server)
-            log.warning("The database ended the stream; connecting again.")
-        except PreconditionError as error:
-            log.error("%s", error)
-            time.sleep(_LONG_REST_SECONDS)
+            shipment = self._ship()
+            held = self._witness.testify(self._is_there)
+            self._look_for_gaps()
         except RecoveryError as error:
-            log.warning("%s", error)
-        time.sleep(_REST_SECONDS)
+            self._there.doubt()
+            self._witness.tell_if_late(str(error))
+            raise
+        except OSError as error:
+            # A full disk here must not keep the log from getting away from it.
+            raise TransientError(f"Shipping WAL: {error.filename}: {error.strerror}.") from error
+        self._witness.tell_if_late()
+        return shipment.model_copy(update={"held_until": held})
 
+    def _ship(self) -> Shipment:
+        self._there.learn()
+        self._refuse_another_future()
+        files = wal_continuity.local_files(self.settings)
+        waiting = self._waiting(files)
+        names: list[str] = []
+        for begin in range(0, len(waiting), _AT_ONCE):
+            names += self._ship_closed(waiting[begin : begin + _AT_ONCE])
+        partials = self._ship_partials(files)
+        with suppress(OSError):
+            self._there.remember(file.key for file in files if not file.is_partial)
+        return Shipment(segments=tuple(names), partial=next(iter(partials), None))
 
-def _receive_once(settings: Settings, server: postgres.Connection) -> None:
-    identity = postgres.identify(server)
-    if identity.in_recovery:
-        return
-    postgres.ensure_slot(server, SLOT)
-    directory = receiver_directory(settings, identity)
-    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    over = threading.Event()
-    arming = threading.Thread(target=_arm_when_streaming, args=(settings, server, over))
-    arming.start()
-    try:
-        postgres.receive_wal(
-            server,
-            directory,
-            slot=SLOT,
-            name=SLOT,
-            synchronous=settings.database.wal == "synchronous",
-            on_line=lambda line: log.info("%s", line),
-        )
-    finally:
-        over.set()
-        arming.join()
+    def _refuse_another_future(self) -> None:
+        """Raise PreconditionError if the bucket is ahead of the database on its own timeline.
 
-
-def _arm_when_streaming(
-    settings: Settings, server: postgres.Connection, over: threading.Event
-) -> None:
-    while not over.wait(_LOOK_SECONDS):
-        try:
-            if arm(settings, server):
+        Then the database was set back without beginning a new timeline, as by a snapshot of the
+        whole machine, and what it writes now has the names of what it wrote before.
+        """
+        for look_again in (False, True):
+            at = self._witness.where_now() if look_again else self._witness.running
+            if at is None:
                 return
+            newest = self._there.newest_on(at.position.system_identifier, at.segment[:8])
+            if newest <= at.segment:
+                return
+        raise PreconditionError(
+            f"Shipping WAL: S3 has segment {newest}, but the database is only in {at.segment}. It "
+            "was set back without a new timeline, as by a snapshot of the machine.",
+            hint="Nothing is shipped. Keep what S3 has: move database/wal/"
+            f"{at.position.system_identifier}/ of the bucket, and of the local vault, aside; then "
+            "restart the WAL receiver and run `lifeboat backup database`.",
+        )
+
+    def _ship_closed(self, files: list[WalFile]) -> list[str]:
+        """Ship some, make sure of them, and say at once what is held by them: a backlog is long."""
+        uploaded: dict[str, int] = {}
+        for file, sealed in self._sealed(files):
+            if sealed is not None:
+                self._put(file.key, sealed, uploaded)
+                # Best effort: a complete segment is always preferred to its partial.
+                self._there.remove([wal_key(file.system_identifier, file.name + PARTIAL)])
+        self._there.confirm(uploaded)
+        self._witness.testify(lambda system, segment: wal_key(system, segment) in uploaded)
+        return [file.name for file in files if file.key in uploaded]
+
+    def _waiting(self, files: list[WalFile]) -> list[WalFile]:
+        """What the bucket lacks, in the order in which a recovery reads it."""
+        found = {f.key: f for f in files if not f.is_partial and not self._there.has(f.key)}
+        newest = self._there.newest()
+        behind = [f for key, f in found.items() if key < newest.get(_cluster(key), "")]
+        begins = self._needed_from() if behind else {}
+        for file in behind:
+            if not _is_needed(file, begins):
+                del found[file.key]
+        return [file for _, file in sorted(found.items())]
+
+    def _needed_from(self) -> Mapping[str, tuple[int, int]]:
+        """By system identifier: the number of the first segment that a base in S3 needs, and the
+        bytes of one. What was pruned there would otherwise be shipped again.
+        """
+        try:
+            bases = catalogue.base_copies(self.settings, Tier.S3)
         except RecoveryError as error:
-            log.warning("Waiting for the receiver to stream: %s", error)
+            log.warning("Shipping all WAL, as it is not known what bases need of it: %s", error)
+            return {}
+        found: dict[str, tuple[int, int]] = {}
+        for base in bases:
+            first = base.start_lsn // base.segment_bytes
+            known = found.get(base.system_identifier, (first, 0))[0]
+            found[base.system_identifier] = (min(first, known), base.segment_bytes)
+        return found
+
+    def _sealed(self, files: list[WalFile]) -> Iterator[tuple[WalFile, bytes | None]]:
+        """Each file with its sealed content, in order; the next ones are sealed meanwhile."""
+        pending: collections.deque[tuple[WalFile, Future[bytes | None]]] = collections.deque()
+        with ThreadPoolExecutor(max_workers=2, thread_name_prefix="seal") as pool:
+            for file in files:
+                pending.append((file, pool.submit(self._seal, file)))
+                if len(pending) >= _SEALED_AHEAD:
+                    done, sealed = pending.popleft()
+                    yield done, sealed.result()
+            for done, sealed in pending:
+                yield done, sealed.result()
+
+    def _seal(self, file: WalFile) -> bytes | None:
+        """None for a file that can't be had: the ones after it must not wait for it for ever."""
+        try:
+            return seal.seal(file.path.read_bytes(), self.recipient)
+        except FileNotFoundError:
+            return None  # pruned meanwhile
+        except OSError as error:
+            log.error("Shipping %s: it can't be read (%s). It is left out.", file.path, error)
+            return None
+
+    def _put(self, key: str, sealed: bytes, uploaded: dict[str, int]) -> None:
+        self.bucket.put(key, sealed)
+        self._there.add(key)
+        uploaded[key] = len(sealed)
+
+    def _ship_partials(self, files: list[WalFile]) -> list[str]:
+        """Ship what is being written, on the newest timeline of each cluster, where it has grown.
+
+        Gives the names of what was shipped.
+        """
+        uploaded: dict[str, int] = {}
+        shipped, current = [], {}
+        for file in wal_continuity.newest_partials(files):
+            try:
+                file, data = _read_growing(file)
+            except OSError as error:
+                log.error("Shipping %s: it can't be read (%s).", file.path, error)
+                continue
+            length = len(data.rstrip(b"\0"))
+            if not length:
+                continue
+            if self._partial_lengths.get(file.key) != length or not self._there.has(file.key):
+                self._put(file.key, seal.seal(data, self.recipient), uploaded)
+                shipped.append(file.name)
+            if not file.is_partial:
+                self._there.remove([file.key.removesuffix(SEALED) + PARTIAL + SEALED])
+            current[file.key] = length
+        self._there.confirm(uploaded)
+        self._partial_lengths = current
+        return shipped
+
+    def _is_there(self, system_identifier: str, segment: str) -> bool:
+        """Whether the bucket has a segment, whole or with all that was in it in this round."""
+        return (
+            self._there.has(wal_key(system_identifier, segment))
+            or wal_key(system_identifier, segment + PARTIAL) in self._partial_lengths
+        )
+
+    def _look_for_gaps(self) -> None:
+        """Cheap: the local log by its names, and the bucket's when all of them were just listed."""
+        try:
+            running = self._witness.running
+            system = running.position.system_identifier if running else ""
+            wal_continuity.notice(self.settings, Tier.LOCAL, system)
+            if self._there.was_listed:
+                wal_continuity.notice(self.settings, Tier.S3, system)
+        except RecoveryError as error:
+            log.warning("Looking for gaps in the log: %s", error)
 
 
-def arm(settings: Settings, server: postgres.Connection) -> bool:
-    """Let commits wait for the receiver if they should; say whether it streams."""
-    receiver = postgres.receiver_of(server, SLOT)
-    if receiver is None or receiver.state != "streaming":
-        return False
-    if settings.database.wal == "synchronous":
-        postgres.set_synchronous(server, SLOT)
-    return True
-
-
-def disarm(settings: Settings) -> None:
-    """Let commits wait for no receiver, until one streams again."""
-    postgres.set_synchronous(connection(settings), "")
-
-
-def rearm(settings: Settings) -> None:
-    """Make the slot, start the receiver and wait until it streams.
-
-    A receiver that does not come must not keep the platform down: commits then wait for none, and
-    the record and the log say so.
-    """
-    server = connection(settings)
-    identity = postgres.identify(server)
-    postgres.ensure_slot(server, SLOT)
-    _bridge(settings, server, identity)
-    receivers = [name for name in settings.stack.backup_services if "receiver" in name]
-    if not receivers:
-        log.warning("No WAL receiver is named in stack.backup_services: WAL is not protected.")
-        return
+def _read_growing(file: WalFile) -> tuple[WalFile, bytes]:
+    """What is being written; or the whole segment, if it was closed since the files were listed."""
     try:
-        services.stack_of(settings).start(receivers)
-        deadline = time.monotonic() + _RECEIVER_SECONDS
-        while not arm(settings, server):
-            if time.monotonic() > deadline:
-                raise PreconditionError(
-                    f"Waiting for the WAL receiver: it does not stream after "
-                    f"{_RECEIVER_SECONDS:g} s.",
-                    hint=f"Look at the log of {receivers[0]}.",
-                )
-            time.sleep(_LOOK_SECONDS / 5)
-    except RecoveryError as error:
-        log.error("The recovered database is not protected yet: %s", error)
-        postgres.set_synchronous(server, "")
-        current_run().fact(wal_receiver="does not stream")
+        return file, file.path.read_bytes()
+    except FileNotFoundError:
+        name = file.name.removesuffix(PARTIAL)
+        closed = WalFile(file.system_identifier, name, file.path.with_name(name))
+        return closed, closed.path.read_bytes()
 
 
-def _bridge(settings: Settings, server: postgres.Connection, identity: postgres.Identity) -> None:
-    """Copy what the new timeline has written before the slot begins, so that the vault has it."""
-    if identity.timeline == 1:
-        return
-    data = settings.database.data_directory
-    size = identity.wal_segment_bytes
-    began = postgres.recovered_to(data)
-    begins = postgres.slot_restart_lsn(server, SLOT)
-    if began.timeline != identity.timeline or begins is None:
-        return
-    directory = receiver_directory(settings, identity)
-    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    there = postgres.salvage_segments(data, identity.system_identifier, size)
-    for number in range(began.lsn // size, begins // size):
-        name = log_positions.Segment(identity.timeline, number).name(size)
-        if name in there and not (directory / name).exists():
-            shutil.copyfile(there[name], directory / name)
+def _is_needed(file: WalFile, begins: Mapping[str, tuple[int, int]]) -> bool:
+    if history_timeline(file.name) is not None or file.system_identifier not in begins:
+        return True
+    first, segment_bytes = begins[file.system_identifier]
+    segment = Segment.parse(file.name, segment_bytes)
+    return segment is None or segment.number >= first
+
+
+# --- what the bucket holds ------------------------------------------------------------------
+
+
+class _InBucket:
+    """What is known of the bucket's WAL objects: from listings, and from what was put there.
+
+    A process that lives for one round only would list everything each time. So each leaves a note
+    of when all was listed and up to which key of each cluster all was there, and the next one lists
+    from there on.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._bucket = places.bucket(settings)
+        self._note = places.wal_directory(settings) / _NOTE_NAME
+        self._keys: set[str] = set()
+        self._sure_until: dict[str, str] = {}  # by cluster: what sorts before this was there
+        self._listed_at: float | None = None  # seconds since the epoch; None: nothing is known
+        self.was_listed = False
+        """Whether all of it was listed in this round."""
+
+    def has(self, key: str) -> bool:
+        return key in self._keys or key < self._sure_until.get(_cluster(key), "")
+
+    def newest(self) -> dict[str, str]:
+        """The last key of each cluster."""
+        found = dict(self._sure_until)
+        for key in self._keys:
+            cluster = _cluster(key)
+            found[cluster] = max(key, found.get(cluster, ""))
+        return found
+
+    def newest_on(self, system_identifier: str, timeline: str) -> str:
+        """Name of the newest segment of a timeline; empty: there is none, as far as is known."""
+        prefix = f"{places.WAL_PREFIX}{system_identifier}/{timeline}/"
+        names = (key.removeprefix(prefix)[:24] for key in self._keys if key.startswith(prefix))
+        return max((name for name in names if is_segment_name(name)), default="")
+
+    def add(self, key: str) -> None:
+        self._keys.add(key)
+
+    def learn(self) -> None:
+        """List what is not known."""
+        self.was_listed = False
+        if self._listed_at is None:
+            self._go_on_from_note()
+        if self._listed_at is not None and _is_recent(self._listed_at):
+            return
+        began = time.time()
+        self._keys = {item.key for item in self._bucket.list(places.WAL_PREFIX)}
+        self._sure_until, self._listed_at, self.was_listed = {}, began, True
+        # Left by a process that died between shipping a segment and removing its partial.
+        self.remove([key for key in self._keys if _whole_of(key) in self._keys])
+
+    def _go_on_from_note(self) -> None:
+        try:
+            listed_at, *newest = self._note.read_text().split()
+            if not _is_recent(float(listed_at)):
+                return
+        except (OSError, ValueError):
+            return
+        for key in newest:
+            found = self._bucket.list(_cluster(key), after=key)
+            self._keys |= {item.key for item in found}
+            self._sure_until[_cluster(key)] = key
+        self._listed_at = float(listed_at)
+
+    def remember(self, local: Iterable[str]) -> None:
+        """All these keys are there now, but for those that nothing needs."""
+        newest: dict[str, str] = {}
+        for key in local:
+            newest[_cluster(key)] = max(key, newest.get(_cluster(key), ""))
+        keys = (key.removesuffix(SEALED) for key in newest.values())
+        text = "\n".join([str(self._listed_at), *keys])
+        if not self._note.exists() or self._note.read_text() != text:
+            filesystem.atomic_write(self._note, text.encode())
+
+    def doubt(self) -> None:
+        """Something failed: all is looked at again before anything is believed."""
+        self._listed_at = None
+        self._note.unlink(missing_ok=True)
+
+    def remove(self, keys: Iterable[str]) -> None:
+        """Delete partial segments that are not needed any more. Best effort."""
+        some = [key for key in keys if key in self._keys]
+        if not some:
+            return
+        try:
+            self._bucket.delete(some)
+            self._keys.difference_update(some)
+        except RecoveryError as error:
+            log.warning("%d partial segments stay in the bucket: %s", len(some), error)
+
+    def confirm(self, uploaded: Mapping[str, int]) -> None:
+        """Find what was uploaded by name and size, with one listing. Raises TransientError."""
+        if not uploaded:
+            return
+        first = min(uploaded)
+        there = {o.key: o.bytes for o in self._bucket.list(places.WAL_PREFIX, after=first[:-1])}
+        lost = [key for key, size in uploaded.items() if there.get(key) != size]
+        self._keys.difference_update(lost)
+        if lost:
+            raise TransientError(
+                f"Shipping WAL: {len(lost)} of {len(uploaded)} objects are not in the bucket as "
+                f"they were uploaded, first {min(lost)}.",
+                hint="They are shipped again. Who else writes to or deletes from the bucket?",
+            )
+
+
+def _cluster(key: str) -> str:
+    """`database/wal/<system identifier>/` of a key."""
+    return key[: key.find("/", len(places.WAL_PREFIX)) + 1]
+
+
+def _whole_of(key: str) -> str | None:
+    """The complete segment's key, given its partial's."""
+    ending = PARTIAL + SEALED
+    return key.removesuffix(ending) + SEALED if key.endswith(ending) else None
+
+
+def _is_recent(listed_at: float) -> bool:
+    return 0 <= time.time() - listed_at < _AGAIN_SECONDS

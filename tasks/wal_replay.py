@@ -11,15 +11,26 @@ import shutil
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timezone
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
 from lifeboat.core import wal as log_positions
-from lifeboat.core.errors import PermanentError, RecoveryError
+from lifeboat.core.errors import (
+    PermanentError,
+    PreconditionError,
+    RecoveryError,
+    VerificationFailed,
+)
 from lifeboat.core.points import DatabaseFacts, Facts, Tier
-from lifeboat.core.wal import PARTIAL, history_timeline
+from lifeboat.core.wal import (
+    PARTIAL,
+    Segment,
+    history_timeline,
+    partial_segments,
+    whole_segments,
+)
 from lifeboat.settings import Settings
 from lifeboat.tools import postgres, s3, seal
 from tasks import places, vault
@@ -52,8 +63,18 @@ class _Sources:
     carried: Mapping[str, Path]  # pg_wal of the base copy; its last segment is not complete
     prefer: Tier
 
-    def names(self) -> set[str]:
-        return {*self.local, *self.remote, *self.salvaged, *self.carried}
+    def whole(self, segment_bytes: int) -> set[Segment]:
+        """Segments of which some place has all."""
+        found = whole_segments({*self.local, *self.remote}, segment_bytes)
+        for place in (self.salvaged, self.carried):
+            there = whole_segments(place, segment_bytes)
+            found |= there - {max(there, key=lambda s: s.number, default=None)}
+        return found
+
+    def ends(self, segment_bytes: int) -> set[Segment]:
+        """Segments whose copies may end within: partial ones, and the last of a data directory."""
+        found = partial_segments({*self.local, *self.remote}, segment_bytes)
+        return found | whole_segments({*self.salvaged, *self.carried}, segment_bytes)
 
     def all_of(self, name: str) -> Iterator[Path | str]:
         yield from self.complete(name)
@@ -70,10 +91,10 @@ class _Sources:
         """Copies that may end within the segment."""
         if name in self.salvaged:
             yield self.salvaged[name]
-        if name + PARTIAL in self.local:
-            yield self.local[name + PARTIAL]
         if name in self.carried:
             yield self.carried[name]
+        if name + PARTIAL in self.local:
+            yield self.local[name + PARTIAL]
         if name + PARTIAL in self.remote:
             yield name + PARTIAL
 
@@ -81,14 +102,24 @@ class _Sources:
 class _Download:
     """Fetches and unseals objects of the bucket into a scratch directory, once each."""
 
-    def __init__(self, settings: Settings, remote: Mapping[str, s3.Object], scratch: Path) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        remote: Mapping[str, s3.Object],
+        scratch: Path,
+        *,
+        key_from: tuple[Tier, ...],
+    ) -> None:
         self._settings, self._remote, self._scratch = settings, remote, scratch
+        self._key_from = key_from
         self._identity: str | None = None
 
     def fetch(self, names: list[str]) -> dict[str, Path]:
         if not names:
             return {}
-        identity = self._identity = self._identity or vault.wal_identity(self._settings)
+        identity = self._identity = self._identity or vault.wal_identity(
+            self._settings, tiers=self._key_from
+        )
         store = places.bucket(self._settings)
 
         def one(name: str) -> tuple[str, Path]:
@@ -100,6 +131,12 @@ class _Download:
 
         with ThreadPoolExecutor(max_workers=_PARALLEL) as pool:
             return dict(pool.map(one, names))
+
+    def nothing(self, name: str) -> Path:
+        """An empty file in the place of an object that can't be opened."""
+        path = self._scratch / name
+        path.write_bytes(b"")
+        return path
 
     def local(self, found: Path | str) -> Path:
         return found if isinstance(found, Path) else self.fetch([found])[found]
@@ -128,7 +165,8 @@ def collect(
     scratch = base.with_name(f"{base.name}.wal")
     scratch.mkdir(parents=True, exist_ok=True)
     try:
-        download = _Download(settings, sources.remote, scratch)
+        tiers = (Tier.S3,) if bucket_alone else (Tier.S3, Tier.LOCAL)
+        download = _Download(settings, sources.remote, scratch, key_from=tiers)
         return _collect(settings, told, to_time, sources, download, scratch)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -189,16 +227,24 @@ def _collect(
 ) -> CollectedWal:
     size = told.wal_segment_bytes
     histories = _histories(sources, download)
-    target = _choose_timeline(histories, told.timeline, to_time, sources)
-    history = histories.get(f"{target:08X}.history")
+    read = [_history(name, path, sources) for name, path in histories.items()]
+    target = log_positions.choose_timeline(
+        read,
+        base_timeline=told.timeline,
+        stop_lsn=log_positions.parse_lsn(told.stop_lsn),
+        taken_at=told.stopped_at,
+        moment=to_time,
+    )
     replay = log_positions.plan_replay(
         base_timeline=told.timeline,
         start_lsn=log_positions.parse_lsn(told.start_lsn),
         stop_lsn=log_positions.parse_lsn(told.stop_lsn),
         target_timeline=target,
-        ancestors=log_positions.parse_history(history.read_text()) if history else (),
-        available=log_positions.usable_segments(sources.names(), size),
+        ancestors=next((h.ancestors for h in read if h.timeline == target), ()),
+        available=sources.whole(size),
+        growing=sources.ends(size),
         segment_bytes=size,
+        until_hole=to_time is not None,
     )
     segments: dict[str, Path] = {}
     to_fetch: list[str] = []
@@ -212,6 +258,8 @@ def _collect(
     fetched = download.fetch(to_fetch)
     segments |= {name.removesuffix(PARTIAL): path for name, path in fetched.items()}
     segments[newest], end = _furthest(settings, newest, sources, download, size)
+    if replay.missing and to_time:
+        _require_before_hole(settings, replay, segments, to_time, size)
     return CollectedWal(
         segments=segments,
         histories=histories,
@@ -219,6 +267,37 @@ def _collect(
         must_reach_lsn=None if to_time else end,
         scratch=scratch,
     )
+
+
+def _require_before_hole(
+    settings: Settings,
+    replay: log_positions.Replay,
+    segments: Mapping[str, Path],
+    to_time: datetime,
+    size: int,
+) -> None:
+    """Raise PreconditionError unless a commit from after the moment is before the hole.
+
+    Without one a recovery would not know that it is there, and would end only after it has replaced
+    what is there now.
+    """
+    assert replay.missing
+    last: datetime | None = None
+    for segment in reversed(replay.segments):
+        name = segment.name(size)
+        told = settings.database.bin_directory
+        last = postgres.last_commit_at(segments[name], name, told, segment_bytes=size)
+        if last is not None:
+            break
+    if last is None or last <= to_time:
+        until = f"only moments before {last.isoformat()}" if last else "no moment"
+        raise PreconditionError(
+            f"Collecting the WAL: segment {replay.missing.name(size)} is missing; from this base "
+            f"copy {until} can be reached.",
+            hint="Nothing was touched. Recover to a time before the gap, or to one after the next "
+            "base copy; `lifeboat points` shows the base copies.",
+        )
+    log.warning("Segment %s is missing, but comes later.", replay.missing.name(size))
 
 
 def _furthest(
@@ -251,28 +330,27 @@ def _histories(sources: _Sources, download: _Download) -> dict[str, Path]:
         for name, path in place.items()
         if history_timeline(name) is not None
     }
-    missing = [n for n in sources.remote if history_timeline(n) is not None and n not in found]
-    return found | download.fetch(missing)
+    for name in sources.remote:
+        if history_timeline(name) is None or name in found:
+            continue
+        try:
+            found |= download.fetch([name])
+        except VerificationFailed as error:
+            # Empty it says nothing of its ancestors; its number is taken all the same.
+            log.warning("The history of a timeline can't be read: %s", error)
+            found[name] = download.nothing(name)
+    return found
 
 
-def _choose_timeline(
-    histories: Mapping[str, Path],
-    base_timeline: int,
-    to_time: datetime | None,
-    sources: _Sources,
-) -> int:
-    """The newest timeline, or for a point in time the one that was being written then."""
-    began: list[tuple[int, datetime]] = []
-    for name, path in histories.items():
-        timeline = history_timeline(name)
-        assert timeline is not None
-        when = datetime.fromtimestamp(path.stat().st_mtime).astimezone()
-        if name in sources.remote and name not in sources.local:
-            when = sources.remote[name].modified_at
-        began.append((timeline, when))
-    if to_time is None:
-        return max([base_timeline, *(timeline for timeline, _ in began)])
-    current = log_positions.timeline_current_at(
-        to_time, first_timeline=base_timeline, began_at=began
-    )
-    return max(current, base_timeline)
+def _history(name: str, path: Path, sources: _Sources) -> log_positions.History:
+    timeline = history_timeline(name)
+    assert timeline is not None
+    began_at = datetime.fromtimestamp(path.stat().st_mtime).astimezone(timezone.utc)
+    if name in sources.remote and name not in sources.local:
+        began_at = sources.remote[name].modified_at
+    try:
+        ancestors = log_positions.parse_history(path.read_text(errors="replace"))
+    except PreconditionError as error:
+        log.warning("%s: %s", name, error)
+        ancestors = ()
+    return log_positions.History(timeline=timeline, began_at=began_at, ancestors=ancestors)

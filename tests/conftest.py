@@ -1,4 +1,4 @@
-"""What tests of several levels share: a Docker engine."""
+"""What holds for all tests, and what several levels share: a Docker engine."""
 
 from __future__ import annotations
 
@@ -8,8 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
+
+# How fast examples are made depends on what else the machine is doing, and is no defect.
+settings.register_profile(
+    "shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("shared machine")
 
 
 @pytest.fixture(scope="session")

@@ -49,6 +49,10 @@ def drill(
     ] = 70.0,
     seed: Annotated[int, typer.Option(help="Chooses what is damaged.")] = 0,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the platform running.")] = False,
+    record_in: Annotated[
+        Path | None,
+        typer.Option(help="lifeboat.yaml of the platform in whose vault the result is recorded."),
+    ] = None,
     as_json: JsonOption = False,
     without_prefect: WithoutPrefect = False,
     with_prefect: WithPrefect = False,
@@ -73,6 +77,7 @@ def drill(
         server_load_seconds=server_load_seconds,
         seed=seed,
         keep=keep,
+        record_in=str(record_in.absolute()) if record_in else "",
         **chosen,
     )
     found = flow(request)

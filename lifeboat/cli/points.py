@@ -1,4 +1,4 @@
-"""Commands about recovery points: list, hold, prove and prune them."""
+"""Commands about recovery points: list, hold, accept, prove and prune them."""
 
 from __future__ import annotations
 
@@ -45,28 +45,33 @@ def _point_as_json(point: RecoveryPoint) -> dict[str, object]:
         "tiers": list(point.tiers),
         "bytes": point.bytes,
         "verified_at": point.verified_at.isoformat() if point.verified_at else None,
+        "suspicion": point.suspicion,
+        "set": point.set_id,
     }
 
 
 def _print_points(found: tuple[RecoveryPoint, ...]) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     now = datetime.now(timezone.utc)
-    table = Table("asset", "point", "age", "MB", "tiers", "verified")
+    table = Table("point", "age", "MB", "tiers", "state", "set")
     for point in found:
-        verified = age_in_words(now - point.verified_at) + " ago" if point.verified_at else "never"
+        state = f"verified {age_in_words(now - point.verified_at)} ago" if point.verified_at else ""
         table.add_row(
-            str(point.asset),
             point.id,
             age_in_words(now - point.taken_at),
             f"{point.bytes / 1e6:.1f}",
             " ".join(point.tiers),
-            verified,
+            "[red]suspicious[/]" if point.suspicion else state or "never verified",
+            point.set_id,
         )
-    Console().print(
-        table if found else "There is no recovery point yet: `lifeboat backup database`."
-    )
+    console = Console()
+    console.print(table if found else "There is no recovery point yet: `lifeboat backup database`.")
+    for point in found:
+        if point.suspicion:
+            console.print(f"{point.id} is not restored from: {escape(point.suspicion)}.")
 
 
 @app.command()
@@ -91,10 +96,17 @@ def test_restore(
         list[Asset] | None, typer.Option("--asset", help="Only this asset; may be repeated.")
     ] = None,
     point: Annotated[
-        str, typer.Option("--point", help="This recovery point; default: the newest of each asset.")
+        str,
+        typer.Option(
+            "--point", help="This recovery point, or set; default: the newest of each asset."
+        ),
     ] = "",
     sample: Annotated[
-        float, typer.Option("--sample", help="Percent of files and models to read; marks nothing.")
+        float,
+        typer.Option(
+            "--sample",
+            help="Read only so many percent of files and models, restore none, mark none verified.",
+        ),
     ] = 100,
     config: ConfigOption = None,
     as_json: JsonOption = False,
@@ -141,3 +153,21 @@ def release(
     from tasks import retention
 
     retention.release(load_settings(config), point)
+
+
+@app.command()
+def accept(
+    point: Annotated[str, typer.Argument(help="Name of a recovery point that is suspicious.")],
+    why: Annotated[str, typer.Option("--why", help="For whoever asks why it was trusted.")],
+    config: ConfigOption = None,
+) -> None:
+    """Trust a suspicious recovery point: the store has really changed that much.
+
+    It may be restored from again, and what comes after is compared with it.
+    """
+    choose_orchestrator(without_prefect=True, with_prefect=False)
+    from lifeboat.settings import load_settings
+    from tasks import suspicion
+
+    for left in suspicion.accept(load_settings(config), point, why=why):
+        typer.echo(f"{left.id} is newer and still suspicious: {left.suspicion}.")

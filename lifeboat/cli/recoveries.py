@@ -138,6 +138,10 @@ def server(
     ] = "",
     region: Annotated[str, typer.Option("--region", help="The bucket's region.")] = "us-east-1",
     prefix: Annotated[str, typer.Option("--prefix", help="Place inside the bucket.")] = "",
+    trust: Annotated[
+        list[str] | None,
+        typer.Option("--trust", help="A suspicious point that is right; may be repeated."),
+    ] = None,
     dry_run: DryRun = False,
     approve: ApproveOption = "",
     as_json: JsonOption = False,
@@ -159,11 +163,67 @@ def server(
         region=region,
         prefix=prefix,
         into=str(into.absolute()),
+        trust=trust or [],
         dry_run=dry_run,
         approval="preapproved" if approve else "ask",
         platform=approve,
     )
     show_result(recover_server(request), as_json=as_json)
+
+
+@recover.command()
+def bucket(
+    as_of: Annotated[
+        str,
+        typer.Option("--as-of", help="Last moment before the attack; else what the versions tell."),
+    ] = "",
+    bucket: Annotated[
+        str, typer.Option("--bucket", help="The bucket; else the one of lifeboat.yaml.")
+    ] = "",
+    endpoint: Annotated[
+        str, typer.Option("--endpoint", help="URL of the S3 service; else Amazon's own.")
+    ] = "",
+    region: Annotated[str, typer.Option("--region", help="The bucket's region.")] = "us-east-1",
+    prefix: Annotated[str, typer.Option("--prefix", help="Place inside the bucket.")] = "",
+    hide_newer: Annotated[
+        bool,
+        typer.Option("--hide-newer", help="Hide what came later into restic's repositories."),
+    ] = False,
+    config: ConfigOption = None,
+    dry_run: DryRun = False,
+    approve: Annotated[
+        str,
+        typer.Option(
+            "--approve", help="The platform, with --bucket the bucket: approves the plan."
+        ),
+    ] = "",
+    as_json: JsonOption = False,
+    without_prefect: WithoutPrefect = False,
+    with_prefect: WithPrefect = False,
+) -> None:
+    """The bucket's objects were deleted or overwritten; their old versions remain.
+
+    With --bucket it needs only the S3 key in the environment. `--dry-run` shows hour by hour what
+    was destroyed. No version is removed, and what is whole is not touched.
+    """
+    choose_orchestrator(without_prefect=without_prefect, with_prefect=with_prefect)
+    from flows.recover_bucket import recover_bucket
+    from lifeboat.core.requests import RecoverBucket
+
+    approval = approval_of(approve, bucket) if bucket else _approval(approve, config)
+    request = checked(
+        RecoverBucket,
+        config=str(config or ""),
+        bucket=bucket,
+        endpoint=endpoint,
+        region=region,
+        prefix=prefix,
+        as_of=as_of,
+        hide_newer=hide_newer,
+        dry_run=dry_run,
+        approval=approval,
+    )
+    show_result(recover_bucket(request), as_json=as_json)
 
 
 @app.command()

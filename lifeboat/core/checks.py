@@ -96,3 +96,8 @@ class Verdict(BaseModel):
     @property
     def not_passed(self) -> tuple[CheckResult, ...]:
         return tuple(check for check in self.checks if check.status is not Status.PASS)
+
+    def in_words(self) -> str:
+        """What did not pass, in one line."""
+        told = "; ".join(f"{c.name} {c.status}: {c.evidence}" for c in self.not_passed)
+        return f"{self.passed} of {self.total} checks passed. {told}".strip()

@@ -71,12 +71,28 @@ class DrillReport(BaseModel):
     @property
     def passed(self) -> bool:
         """Every scenario recovered within both objectives, and its damage was noticed."""
-        return bool(self.scenarios) and all(
-            s.recovered
-            and s.detected
-            and s.rto_seconds <= self.objective_rto_seconds
-            and s.rpo_seconds <= self.objective_rpo_seconds
-            for s in self.scenarios
+        return bool(self.scenarios) and all(map(self.kept_its_objectives, self.scenarios))
+
+    def kept_its_objectives(self, scenario: ScenarioResult) -> bool:
+        return (
+            scenario.recovered
+            and scenario.detected
+            and scenario.rto_seconds <= self.objective_rto_seconds
+            and scenario.rpo_seconds <= self.objective_rpo_seconds
+        )
+
+    @property
+    def good(self) -> bool:
+        return self.passed
+
+    def in_words(self) -> str:
+        """What did not come back as it should, in one line."""
+        bad = [s for s in self.scenarios if not (s.recovered and s.detected)]
+        told = "; ".join(f"{s.name}: {s.error or 'not recovered, or not noticed'}" for s in bad)
+        late = [s.name for s in self.scenarios if s not in bad and not self._in_time(s)]
+        told += f"; outside of the objectives: {', '.join(late)}" if late else ""
+        return (
+            f"{len(self.scenarios) - len(bad)} of {len(self.scenarios)} recovered. {told}".strip()
         )
 
 
@@ -84,3 +100,51 @@ def measured_rpo_seconds(*, broken_at: float, losses: Losses) -> float:
     if losses.oldest_lost_at is None:
         return 0.0
     return max(0.0, broken_at - losses.oldest_lost_at)
+
+
+class ScenarioOnRecord(BaseModel):
+    """What of one drilled scenario is kept. Seconds throughout."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    name: str
+    passed: bool  # recovered within both objectives, and its damage was noticed
+    rto_seconds: float
+    rpo_seconds: float
+    start_seconds: float
+    verify_seconds: float
+
+
+class DrillOnRecord(BaseModel):
+    """A drill as it is kept in the vault of the platform that it was held for."""
+
+    # A newer Lifeboat may add keys.
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    id: str
+    drilled: str  # name of the platform that was broken
+    stack: str
+    ended_at: datetime
+    passed: bool
+    scenarios: tuple[ScenarioOnRecord, ...]
+
+    @classmethod
+    def of(cls, report: DrillReport) -> DrillOnRecord:
+        return cls(
+            id=report.id,
+            drilled=report.platform,
+            stack=report.stack,
+            ended_at=report.ended_at,
+            passed=report.passed,
+            scenarios=tuple(
+                ScenarioOnRecord(
+                    name=scenario.name,
+                    passed=report.kept_its_objectives(scenario),
+                    rto_seconds=scenario.rto_seconds,
+                    rpo_seconds=scenario.rpo_seconds,
+                    start_seconds=scenario.phases.get(Phase.START, 0.0),
+                    verify_seconds=scenario.phases.get(Phase.VERIFY, 0.0),
+                )
+                for scenario in report.scenarios
+            ),
+        )

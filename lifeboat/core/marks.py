@@ -11,6 +11,8 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from lifeboat.core.drill import DrillOnRecord
+
 
 class _Mark(BaseModel):
     # A newer Lifeboat may add keys; an older one must still be able to recover.
@@ -72,6 +74,19 @@ class TestResult(_Mark):
     by: str  # id of the run
 
 
+class Gap(_Mark):
+    """The log of one tier does not lead from a base copy to the newest moment."""
+
+    tier: str
+    missing: str  # the first missing segment; empty: see `why`
+    why: str
+    newest_base: str  # the point, when it was noticed
+    base_is_behind: bool  # whether that one is of no use for the newest moment either
+    noticed_at: datetime
+    earliest: datetime | None  # from when on every moment can be reached; None: not one
+    closed_at: datetime | None = None  # it was filled, or no base copy is before it any more
+
+
 class Kind(StrEnum):
     """The directories below `records/`, one for each kind of mark."""
 
@@ -80,12 +95,16 @@ class Kind(StrEnum):
     ACCEPTED = "accepted"
     SIGHTINGS = "sightings"
     TESTS = "tests"
+    DRILLS = "drills"
+    GAPS = "gaps"
 
 
-MODELS: dict[Kind, type[_Mark]] = {
+MODELS: dict[Kind, type[BaseModel]] = {
     Kind.VERIFIED: Verified,
     Kind.HOLDS: Hold,
     Kind.ACCEPTED: Accepted,
     Kind.SIGHTINGS: Sighting,
     Kind.TESTS: TestResult,
+    Kind.DRILLS: DrillOnRecord,
+    Kind.GAPS: Gap,
 }

@@ -18,6 +18,7 @@ class RecoveryPlan(BaseModel):
     platform: str
     symptoms: str
     points: tuple[RecoveryPoint, ...]
+    passed_over: tuple[RecoveryPoint, ...] = ()  # suspicious ones that are newer
     target: str  # "newest" or a point in time
     expected_loss: str
     touches: tuple[str, ...]
@@ -40,10 +41,22 @@ class RecoveryPlan(BaseModel):
             age = age_in_words(self.made_at - point.taken_at)
             where = ", ".join(point.tiers)
             lines.append(f"  Recovery point:  {point.id}, {age} old, in {where}, {verified}")
+        for asset in dict.fromkeys(point.asset for point in self.passed_over):
+            newest, *others = (point for point in self.passed_over if point.asset is asset)
+            more = f" (and {len(others)} before it)" if others else ""
+            age = age_in_words(self.made_at - newest.taken_at)
+            lines.append(f"  Passed over:     {newest.id}, {age} old{more}: {newest.suspicion}.")
+            lines.append(f"                   If it is right: {self._trusting(newest.id)}")
         lines.append(f"  What is lost:    {self.expected_loss}")
         lines += [f"  Touches:         {place}" for place in self.touches]
         lines += [f"  Step {number}: {step}" for number, step in enumerate(self.steps, start=1)]
         return "\n".join(lines)
+
+    def _trusting(self, point: str) -> str:
+        # A machine that is new has no settings with which to accept anything.
+        if self.procedure == "recover-server":
+            return f"recover with --trust {point}"
+        return f"lifeboat accept {point} --why ..."
 
 
 def age_in_words(age: timedelta) -> str:
@@ -55,3 +68,13 @@ def age_in_words(age: timedelta) -> str:
     if seconds < 172800:
         return f"{seconds // 3600} h"
     return f"{seconds // 86400} days"
+
+
+def size_in_words(size_bytes: int) -> str:
+    """Give e.g. `1.2 GB`, as disks are sold."""
+    size, units = float(size_bytes), ("bytes", "kB", "MB", "GB", "TB")
+    for unit in units:
+        if size < 1000 or unit == units[-1]:
+            break
+        size /= 1000
+    return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"

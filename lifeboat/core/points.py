@@ -97,6 +97,9 @@ class RecoveryPoint(_Frozen):
     files: int | None = None
     unmodified_files: int | None = None  # since the snapshot before it
     added_bytes: int | None = None  # by which the repository grew
+    new_blobs: int | None = None  # pieces of content that the repository did not know
+    rows: Mapping[str, int] | None = None  # of each table of a database, see core.suspicion
+    directory_files: Mapping[str, int] | None = None  # files below each directory, by its name
     set_id: str = ""
     fingerprint: str = ""
     suspicion: str = ""  # why it is not offered as the latest; empty: nothing speaks against it
@@ -141,9 +144,20 @@ def merge_copies(points: Iterable[RecoveryPoint]) -> tuple[RecoveryPoint, ...]:
                 **told,
                 "copies": {**known.copies, **point.copies},
                 "bytes": max(known.bytes, point.bytes),
+                **_least_change(known, point),
             }
         )
     return tuple(sorted(merged.values(), key=lambda point: point.taken_at, reverse=True))
+
+
+def _least_change(one: RecoveryPoint, other: RecoveryPoint) -> dict[str, int]:
+    """A tier that missed a backup compares with an older one, and tells of more change."""
+    found = {}
+    for name, choose in (("unmodified_files", max), ("added_bytes", min), ("new_blobs", min)):
+        told = [v for v in (getattr(one, name), getattr(other, name)) if v is not None]
+        if told:
+            found[name] = choose(told)
+    return found
 
 
 def end_of_day(day: date, zone: timezone = timezone.utc) -> datetime:
@@ -159,9 +173,9 @@ def choose_point(
     not_after: datetime | None = None,
     tiers: Iterable[Tier] = tuple(Tier),
 ) -> RecoveryPoint:
-    """Give the newest point of `asset` with a copy in one of `tiers`, taken by `not_after`.
+    """Give the newest trusted point of `asset` with a copy in one of `tiers`, taken by `not_after`.
 
-    Raise PreconditionError, naming what there is, if no point fits.
+    Raise PreconditionError, naming what there is, if no point fits or all that fit are suspicious.
     """
     wanted = set(tiers)
     of_asset = sorted(
@@ -169,19 +183,41 @@ def choose_point(
         key=lambda point: point.taken_at,
         reverse=True,
     )
+    where = " or ".join(sorted(wanted))
     if not of_asset:
-        where = " or ".join(sorted(wanted))
         raise PreconditionError(
             f"Choosing a recovery point of {asset}: there is none in {where}.",
             hint=f"Run `lifeboat points` to see what there is, or `lifeboat backup {asset}`.",
         )
-    if not_after is None:
-        return of_asset[0]
-    for point in of_asset:
-        if point.taken_at <= not_after:
-            return point
-    raise PreconditionError(
-        f"Choosing a recovery point of {asset} taken by {not_after.isoformat()}: "
-        f"the first one was taken at {of_asset[-1].taken_at.isoformat()}.",
-        hint="Choose a later time, or run `lifeboat points` to see all of them.",
+    fitting = [p for p in of_asset if not_after is None or p.taken_at <= not_after]
+    if not fitting:
+        assert not_after is not None
+        raise PreconditionError(
+            f"Choosing a recovery point of {asset} taken by {not_after.isoformat()}: "
+            f"the first one was taken at {of_asset[-1].taken_at.isoformat()}.",
+            hint="Choose a later time, or run `lifeboat points` to see all of them.",
+        )
+    chosen = next((point for point in fitting if not point.suspicion), None)
+    if chosen is None:
+        newest = fitting[0]
+        raise PreconditionError(
+            f"Choosing a recovery point of {asset} in {where}: none can be trusted. The newest, "
+            f"{newest.id}, is suspicious: {newest.suspicion}.",
+            hint=f"If it is right as it is: `lifeboat accept {newest.id} --why ...`.",
+        )
+    return chosen
+
+
+def passed_over(
+    points: Iterable[RecoveryPoint], chosen: RecoveryPoint, *, not_after: datetime | None = None
+) -> tuple[RecoveryPoint, ...]:
+    """The suspicious points for which `chosen`, an older one, stands in; newest first."""
+    newer = (
+        point
+        for point in points
+        if point.asset is chosen.asset
+        and point.suspicion
+        and point.taken_at > chosen.taken_at
+        and (not_after is None or point.taken_at <= not_after)
     )
+    return tuple(sorted(newer, key=lambda point: point.taken_at, reverse=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date, datetime, timezone
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from lifeboat.core.ladder import Rung
 from lifeboat.core.points import Asset, Tier, end_of_day
@@ -16,6 +16,12 @@ DATE_PATTERN = r"^(|\d{4}-\d{2}-\d{2})$"
 
 Source = Literal["cheapest", "local", "s3"]
 Approval = Literal["ask", "preapproved"]
+
+
+def _moment(text: str) -> datetime:
+    """A moment as an operator types it; without a zone it is UTC."""
+    moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
 
 
 class _Request(BaseModel):
@@ -70,15 +76,12 @@ class RecoverDatabase(_Recovery):
     @classmethod
     def _is_a_time(cls, value: str) -> str:
         if value:
-            datetime.fromisoformat(value.replace("Z", "+00:00"))
+            _moment(value)
         return value
 
     @property
     def target_time(self) -> datetime | None:
-        if not self.to_time:
-            return None
-        moment = datetime.fromisoformat(self.to_time.replace("Z", "+00:00"))
-        return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+        return _moment(self.to_time) if self.to_time else None
 
 
 class _RecoverDirectories(_Recovery):
@@ -128,6 +131,10 @@ class RecoverServer(BaseModel):
         default="",
         description="Name of the platform that is expected in the bucket; another one is refused.",
     )
+    trust: list[str] = Field(
+        default=[],
+        description="Names of suspicious recovery points that are right all the same.",
+    )
     dry_run: bool = Field(
         default=False, description="Make and show the plan, touch nothing, end as DryRun."
     )
@@ -136,8 +143,60 @@ class RecoverServer(BaseModel):
     )
 
 
+class RecoverBucket(_Request):
+    """The bucket's objects were deleted or overwritten; their old versions remain.
+
+    With the bucket's coordinates it needs no lifeboat.yaml, and no password of the vault either.
+    """
+
+    bucket: str = Field(
+        default="", description="Name of the bucket; empty means the one of lifeboat.yaml."
+    )
+    endpoint: str = Field(
+        default="", description="URL of the S3 service; empty means Amazon's own."
+    )
+    region: str = Field(default="us-east-1", description="The bucket's region.")
+    prefix: str = Field(default="", description="The vault's place inside the bucket.")
+    as_of: str = Field(
+        default="",
+        pattern=TIME_PATTERN,
+        description="The last moment before the attack, e.g. 2026-01-31T03:09:59Z (no zone means "
+        "UTC); empty means the one that the versions themselves tell.",
+    )
+    hide_newer: bool = Field(
+        default=False,
+        description="Also hide restic's objects that came after that moment, where a repository "
+        "was made anew in the place of the one that was destroyed.",
+    )
+    dry_run: bool = Field(
+        default=False, description="Make and show the plan, touch nothing, end as DryRun."
+    )
+    approval: Approval = Field(
+        default="ask",
+        description="Ask a person to type the name of the platform (without lifeboat.yaml: of the "
+        "bucket), or go on without.",
+    )
+
+    @field_validator("as_of")
+    @classmethod
+    def _is_a_time(cls, value: str) -> str:
+        if value:
+            _moment(value)
+        return value
+
+    @property
+    def moment(self) -> datetime | None:
+        return _moment(self.as_of) if self.as_of else None
+
+
 class Backup(_Request):
     """A backup of one asset into both tiers."""
+
+    only_if_changed: bool = Field(
+        default=True,
+        description="Configuration and models: make no new point while the newest one, in both "
+        "tiers, holds what is there. Files and database are always backed up.",
+    )
 
 
 class Prune(_Request):
@@ -155,14 +214,17 @@ class RestoreTest(_Request):
         default=list(Asset), min_length=1, description="The newest point of which assets."
     )
     point: str = Field(
-        default="", description="Name of the one point to test; empty: the newest of each asset."
+        default="",
+        description="Name of the one point, or of the set, to test; empty: the newest of each "
+        "asset, of a set that is not verified yet its member.",
     )
     sample_percent: float = Field(
         default=100,
         gt=0,
         le=100,
-        description="For stores too large to restore each time: the share of files and models that "
-        "is read. Less than 100 proves the store, but marks no point verified.",
+        description="For stores too large to restore each time: of files and models only so much "
+        "of the repository is read, at random. Less than 100 proves the store and no point, so "
+        "it marks none verified.",
     )
 
 
@@ -202,10 +264,36 @@ class Drill(BaseModel):
     )
     seed: int = Field(default=0, ge=0, description="Chooses what is damaged.")
     keep: bool = Field(default=False, description="Leave the staging platform running afterwards.")
+    record_in: str = Field(
+        default="",
+        description="lifeboat.yaml of the platform for whose sake this drill is held: the result "
+        "is put on record in its vault.",
+    )
 
 
 class Verify(_Request):
     """The plan's eighteen checks against the live platform."""
+
+
+class WatchObjectives(_Request):
+    """Judge from the stores whether the plan's promises hold now."""
+
+    source: Literal["host", "s3"] = Field(
+        default="host",
+        description="On the platform's host, both tiers; or from any machine, the bucket alone.",
+    )
+    bucket: str = Field(default="", description="For s3: name of the bucket that holds the vault.")
+    endpoint: str = Field(
+        default="", description="For s3: URL of the service; empty means Amazon's own."
+    )
+    region: str = Field(default="us-east-1", description="For s3: the bucket's region.")
+    prefix: str = Field(default="", description="For s3: the vault's place inside the bucket.")
+
+    @model_validator(mode="after")
+    def _names_a_bucket(self) -> WatchObjectives:
+        if self.source == "s3" and not self.bucket:
+            raise ValueError("from s3, the bucket has to be named")
+        return self
 
 
 __all__ = [
@@ -213,6 +301,7 @@ __all__ = [
     "Backup",
     "Drill",
     "Prune",
+    "RecoverBucket",
     "RecoverDatabase",
     "RecoverFiles",
     "RecoverModels",
@@ -221,4 +310,5 @@ __all__ = [
     "Scenario",
     "Source",
     "Verify",
+    "WatchObjectives",
 ]

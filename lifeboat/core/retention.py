@@ -2,11 +2,13 @@
 
 The policy of the plan: 30 days on this host, 90 days in S3. A point is never removed for its age
 alone if it is among the newest few, the newest verified one, or held: age-based pruning after
-failing backups has left others with nothing.
+failing backups has left others with nothing. A suspicious point takes no other's place, and stays
+while it is undecided: what came after is judged by it.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta
 
@@ -40,36 +42,30 @@ def decide(
 ) -> tuple[Decision, ...]:
     """Say of each point of one asset in one tier whether it stays; newest first.
 
-    Whatever the clock says, the newest `minimum`, the newest verified and every held point stay.
+    Whatever the clock says, the newest `minimum` of those that are not suspicious, the newest
+    verified and every held point stay, and the suspicious ones that no trusted one follows.
     """
     ordered = sorted(points, key=lambda point: point.taken_at, reverse=True)
-    verified = next((point.id for point in ordered if point.verified_at), None)
-    return tuple(
-        _decide(point, place, policy, now, held, verified) for place, point in enumerate(ordered)
-    )
+    trusted = [point.id for point in ordered if not point.suspicion]
+    proven = [point for point in ordered if point.verified_at]
+    verified = {point.id for point in proven[:1]}
+    verified |= {point.id for point in [p for p in proven if not p.suspicion][:1]}
+    undecided = itertools.takewhile(lambda point: point.suspicion, ordered)
+    stays: dict[str, str] = {
+        **{point.id: "suspicious, and nobody has said yet that it is right" for point in undecided},
+        **dict.fromkeys(trusted[: policy.minimum], f"one of the newest {policy.minimum}"),
+        **dict.fromkeys(verified, "the newest verified one"),
+        **dict.fromkeys(held, "on hold"),
+    }
+    return tuple(_decide(point, policy, now, stays.get(point.id)) for point in ordered)
 
 
-def _decide(
-    point: RecoveryPoint,
-    place: int,
-    policy: Policy,
-    now: datetime,
-    held: Collection[str],
-    verified: str | None,
-) -> Decision:
-    def is_kept(reason: str) -> Decision:
-        return Decision(point=point, keep=True, reason=reason)
-
-    if point.id in held:
-        return is_kept("on hold")
-    if point.id == verified:
-        return is_kept("the newest verified one")
-    if place < policy.minimum:
-        return is_kept(f"one of the newest {policy.minimum}")
-    age = now - point.taken_at
-    if age <= timedelta(days=policy.days):
-        return is_kept(f"not older than {policy.days:g} days")
-    return Decision(point=point, keep=False, reason=f"older than {policy.days:g} days")
+def _decide(point: RecoveryPoint, policy: Policy, now: datetime, stays: str | None) -> Decision:
+    if stays:
+        return Decision(point=point, keep=True, reason=stays)
+    young = now - point.taken_at <= timedelta(days=policy.days)
+    reason = f"{'not ' if young else ''}older than {policy.days:g} days"
+    return Decision(point=point, keep=young, reason=reason)
 
 
 def wal_to_remove(
@@ -91,3 +87,20 @@ def wal_to_remove(
         if segment is not None and segment.number < oldest:
             found.append(name)
     return tuple(found)
+
+
+def local_wal_to_remove(
+    names: Collection[str],
+    *,
+    in_s3: Collection[str],
+    kept_here: Iterable[str],
+    kept_in_s3: Iterable[str],
+    segment_bytes: int,
+) -> tuple[str, ...]:
+    """Like `wal_to_remove`, for this host: what S3 has not got yet stays if a base there needs it.
+
+    `kept_here` and `kept_in_s3` are where the WAL of each kept base begins.
+    """
+    unneeded = wal_to_remove(names, kept_start_lsns=kept_here, segment_bytes=segment_bytes)
+    nowhere = set(wal_to_remove(names, kept_start_lsns=kept_in_s3, segment_bytes=segment_bytes))
+    return tuple(name for name in unneeded if name in in_s3 or name in nowhere)

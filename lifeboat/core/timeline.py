@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lifeboat.core.checks import Verdict
 
+_RUN_STAMP = "%Y%m%dT%H%M%SZ"
+
 
 class Phase(StrEnum):
     """The phases of a recovery, in the order in which they are reported."""
@@ -124,4 +126,10 @@ def outside_steps_seconds(began_at: float, ended_at: float, steps: Iterable[Step
 
 def run_id(procedure: str, at: datetime, suffix: str) -> str:
     """Name a run so that names sort by time, e.g. `recover-database-20261123T184501Z-4f2a`."""
-    return f"{procedure}-{at.astimezone(timezone.utc):%Y%m%dT%H%M%SZ}-{suffix}"
+    return f"{procedure}-{at.astimezone(timezone.utc):{_RUN_STAMP}}-{suffix}"
+
+
+def run_began_at(name: str) -> datetime:
+    """When a run began, by its name as `run_id` gives it."""
+    stamp = name.rsplit("-", 2)[1]
+    return datetime.strptime(stamp, _RUN_STAMP).replace(tzinfo=timezone.utc)

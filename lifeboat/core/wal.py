@@ -9,13 +9,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from lifeboat.core.errors import PreconditionError
 
 _SEGMENT = re.compile(r"^(?P<timeline>[0-9A-F]{8})(?P<log>[0-9A-F]{8})(?P<segment>[0-9A-F]{8})$")
 _HISTORY = re.compile(r"^(?P<timeline>[0-9A-F]{8})\.history$")
 PARTIAL = ".partial"
+DEFAULT_SEGMENT_BYTES = 16 << 20
+# S3 refuses clients whose clocks differ by more, so its times can be compared with ours to this.
+_CLOCKS_DIFFER = timedelta(minutes=15)
 
 
 def parse_lsn(text: str) -> int:
@@ -58,9 +61,37 @@ def is_segment_name(name: str) -> bool:
     return bool(_SEGMENT.match(name))
 
 
-def usable_segments(names: Iterable[str], segment_bytes: int) -> frozenset[Segment]:
-    """The segments among file names; a `.partial` file counts, other files do not."""
-    return frozenset(filter(None, (Segment.parse(name, segment_bytes) for name in names)))
+@dataclass(frozen=True)
+class Position:
+    """A place in the log of one cluster, as `<system identifier>/<timeline>/<LSN>`."""
+
+    system_identifier: str
+    timeline: int
+    lsn: int
+
+    def __str__(self) -> str:
+        return f"{self.system_identifier}/{self.timeline}/{format_lsn(self.lsn)}"
+
+    @classmethod
+    def parse(cls, text: str) -> Position:
+        """Raise PreconditionError if the text is none."""
+        system, _, rest = text.partition("/")
+        timeline, _, lsn = rest.partition("/")
+        if not system or not timeline.isdecimal():
+            raise PreconditionError(f"Reading a place in the log: {text!r} is none.")
+        return cls(system, int(timeline), parse_lsn(lsn))
+
+
+def whole_segments(names: Iterable[str], segment_bytes: int) -> frozenset[Segment]:
+    """The complete segments among file names."""
+    there = (Segment.parse(name, segment_bytes) for name in names if is_segment_name(name))
+    return frozenset(filter(None, there))
+
+
+def partial_segments(names: Iterable[str], segment_bytes: int) -> frozenset[Segment]:
+    """The segments among file names of which there is a `.partial`."""
+    growing = (name.removesuffix(PARTIAL) for name in names if name.endswith(PARTIAL))
+    return whole_segments(growing, segment_bytes)
 
 
 def history_timeline(name: str) -> int | None:
@@ -78,13 +109,77 @@ class Switch:
 
 
 def parse_history(text: str) -> tuple[Switch, ...]:
-    """Read a `.history` file: the ancestors of its timeline, oldest first."""
+    """Read a `.history` file: the ancestors of its timeline, oldest first.
+
+    Raise PreconditionError if it is none.
+    """
     switches = []
     for line in text.splitlines():
         words = line.split("#")[0].split()
         if len(words) >= 2:
-            switches.append(Switch(timeline=int(words[0]), lsn=parse_lsn(words[1])))
+            try:
+                timeline = int(words[0])
+            except ValueError:
+                raise PreconditionError(
+                    f"Reading the history of a timeline: {line[:60]!r} is no line of one."
+                ) from None
+            switches.append(Switch(timeline=timeline, lsn=parse_lsn(words[1])))
     return tuple(switches)
+
+
+@dataclass(frozen=True)
+class History:
+    """A timeline, when its history appeared, and its ancestors (none: it can't be read)."""
+
+    timeline: int
+    began_at: datetime
+    ancestors: tuple[Switch, ...]
+
+    def goes_on_from(self, base_timeline: int, stop_lsn: int) -> bool:
+        """Whether a base copy that ended there is a part of it."""
+        return self.timeline == base_timeline or any(
+            switch.timeline == base_timeline and switch.lsn >= stop_lsn for switch in self.ancestors
+        )
+
+
+def choose_timeline(
+    histories: Iterable[History],
+    *,
+    base_timeline: int,
+    stop_lsn: int,
+    taken_at: datetime,
+    moment: datetime | None = None,
+) -> int:
+    """The timeline on which a recovery from a base copy goes on: the newest that contains it.
+
+    For a point in time: the one that was being written then. Our own timelines are numbered
+    upwards, so one with a higher number that does not contain the base is either of another server
+    that wrote into the vault, or ours after it was set back to before the base. Which of the two
+    the base itself tells: taken after that timeline appeared, it shows that we never were on it.
+
+    Raise PreconditionError, naming the timeline, if it may be ours: the base then lies on what was
+    given up, and to recover from it would silently undo the recovery to a point in time.
+    """
+    known = [h for h in histories if moment is None or h.began_at <= moment]
+    leading_on = [h for h in known if h.goes_on_from(base_timeline, stop_lsn)]
+    if moment is None:
+        chosen = max((h.timeline for h in leading_on), default=base_timeline)
+    else:
+        began = [(h.timeline, h.began_at) for h in leading_on]
+        chosen = timeline_current_at(moment, first_timeline=base_timeline, began_at=began)
+    chosen = max(chosen, base_timeline)
+    for other in known:
+        appeared_before_the_base = other.began_at <= taken_at - _CLOCKS_DIFFER
+        if other.timeline > chosen and other not in leading_on and not appeared_before_the_base:
+            raise PreconditionError(
+                f"Following the timelines: {other.timeline} appeared at "
+                f"{other.began_at:%Y-%m-%d %H:%M:%S %Z}, but a base backup on timeline "
+                f"{base_timeline} that ended at {format_lsn(stop_lsn)} is not part of its history.",
+                hint="If the database was set back since that backup, recover from an older base "
+                f"backup. If {other.timeline:08X}.history is of another server, move it out of "
+                "the vault.",
+            )
+    return chosen
 
 
 @dataclass(frozen=True)
@@ -93,6 +188,7 @@ class Replay:
 
     timeline: int  # the timeline that the recovery follows
     segments: tuple[Segment, ...]
+    missing: Segment | None = None  # where it ends because of a hole
 
 
 def plan_replay(
@@ -103,36 +199,31 @@ def plan_replay(
     target_timeline: int,
     ancestors: Sequence[Switch],
     available: Iterable[Segment],
+    growing: Iterable[Segment] = (),
     segment_bytes: int,
+    until_hole: bool = False,
 ) -> Replay:
     """Choose the segments from a base backup's start to the newest there is on a timeline.
 
-    `ancestors` is the history of `target_timeline` (empty for the base's own timeline).
+    `ancestors` is the history of `target_timeline` (empty for the base's own timeline). Segments
+    that are `growing` may end within; they count only where nothing comes after them. With
+    `until_hole` the way may end at a hole behind the consistent base: a moment before it can be
+    reached all the same, if it is proven to be before it.
 
     Raise PreconditionError, naming the first missing segment, if the log has a hole before its
     newest segment or ends before the base backup is consistent; and if the base backup is not an
     ancestor of the target timeline. A hole must fail a recovery and never shorten it silently.
     """
-    path = _timeline_path(base_timeline, stop_lsn, target_timeline, ancestors)
-    have = set(available)
-    first = start_lsn // segment_bytes
-    # What an ancestor wrote after the switch is not part of this history.
-    ends = dict(path)
-    newest = max(
-        (
-            s.number
-            for s in have
-            if s.timeline in ends
-            and ((end := ends[s.timeline]) is None or s.number * segment_bytes < end)
-        ),
-        default=-1,
-    )
-    needed_until = max(newest, (stop_lsn - 1) // segment_bytes)
+    path = timeline_path(base_timeline, stop_lsn, target_timeline, ancestors)
+    there = segments_along(path, available, growing, segment_bytes=segment_bytes)
+    newest = max(there, default=-1)
+    consistent = (stop_lsn - 1) // segment_bytes
     chosen: list[Segment] = []
-    for number in range(first, needed_until + 1):
-        segment = _segment_on_path(path, number, segment_bytes, have)
-        if segment is None:
-            wanted = Segment(_timeline_at(path, number * segment_bytes), number)
+    for number in range(start_lsn // segment_bytes, max(newest, consistent) + 1):
+        if number not in there:
+            wanted = wanted_at(path, number, segment_bytes)
+            if until_hole and number > consistent:
+                return Replay(target_timeline, tuple(chosen), missing=wanted)
             newest_name = Segment(target_timeline, max(newest, 0)).name(segment_bytes)
             raise PreconditionError(
                 f"Collecting the WAL: segment {wanted.name(segment_bytes)} is missing "
@@ -140,14 +231,23 @@ def plan_replay(
                 hint="Nothing was touched. Recover from a newer base backup, or to a time before "
                 "the gap; `lifeboat points` shows the base backups.",
             )
-        chosen.append(segment)
+        chosen.append(there[number])
     return Replay(timeline=target_timeline, segments=tuple(chosen))
 
 
-def _timeline_path(
+# --- the way through the timelines ----------------------------------------------------------
+
+TimelinePath = tuple[tuple[int, int | None], ...]
+"""(timeline, the LSN at which the next one branches off, or None) in the order of replay."""
+
+
+def timeline_path(
     base_timeline: int, stop_lsn: int, target: int, ancestors: Sequence[Switch]
-) -> tuple[tuple[int, int | None], ...]:
-    """(timeline, end LSN or None) from the base's timeline to the target's."""
+) -> TimelinePath:
+    """From the base's timeline to the target's.
+
+    Raise PreconditionError if a base that ended at `stop_lsn` is not part of the target's history.
+    """
     if base_timeline == target:
         return ((target, None),)
     path: list[tuple[int, int | None]] = [(s.timeline, s.lsn) for s in ancestors]
@@ -161,25 +261,51 @@ def _timeline_path(
     return (*path[on_path:], (target, None))
 
 
-def _timeline_at(path: Sequence[tuple[int, int | None]], lsn: int) -> int:
-    return next(timeline for timeline, end in path if end is None or lsn < end)
+def segments_along(
+    path: TimelinePath,
+    whole: Iterable[Segment],
+    growing: Iterable[Segment] = (),
+    *,
+    segment_bytes: int,
+) -> dict[int, Segment]:
+    """What a recovery along a path can replay, by number; there may be holes.
 
-
-def _segment_on_path(
-    path: Sequence[tuple[int, int | None]], number: int, segment_bytes: int, have: set[Segment]
-) -> Segment | None:
-    """The newest timeline's copy of a segment: it holds all that its ancestors' copies hold.
-
-    PostgreSQL copies the part before the switch into the new timeline's first segment.
+    Where a timeline branches off within a segment, only the new timeline's copy holds all of it:
+    PostgreSQL copies the part before the switch. An older timeline's copy, and one that is still
+    growing, will do for the newest number alone, after which nothing comes.
     """
-    begin, end = number * segment_bytes, (number + 1) * segment_bytes
-    for index in range(len(path) - 1, -1, -1):
-        timeline, switch = path[index]
-        born = path[index - 1][1] if index else 0
-        alive = born < end and (switch is None or begin < switch)
-        if alive and Segment(timeline, number) in have:
-            return Segment(timeline, number)
-    return None
+    whole = frozenset(whole)
+    found = {s.number: s for s in whole if s == wanted_at(path, s.number, segment_bytes)}
+    last = max(
+        (s for s in {*whole, *growing} if is_on_path(path, s, segment_bytes)),
+        key=lambda s: (s.number, s.timeline),
+        default=None,
+    )
+    if last is not None:
+        found.setdefault(last.number, last)
+    return found
+
+
+def wanted_at(path: TimelinePath, number: int, segment_bytes: int) -> Segment:
+    """The one segment of a number that holds all that a recovery along the path replays of it."""
+    end = (number + 1) * segment_bytes
+    wanted, born = path[0][0], 0
+    for timeline, switch in path:
+        if born < end:
+            wanted = timeline
+        born = switch or 0
+    return Segment(wanted, number)
+
+
+def is_on_path(path: TimelinePath, segment: Segment, segment_bytes: int) -> bool:
+    """Whether a segment holds anything that a recovery along the path replays."""
+    begin, end = segment.number * segment_bytes, (segment.number + 1) * segment_bytes
+    born = 0
+    for timeline, switch in path:
+        if timeline == segment.timeline:
+            return born < end and (switch is None or begin < switch)
+        born = switch or 0
+    return False
 
 
 def timeline_current_at(

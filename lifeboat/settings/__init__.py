@@ -14,6 +14,7 @@ from lifeboat.settings.environment import (
     find_compose,
     find_restic,
     give_secrets,
+    optional_secret_of_environment,
     prefect_api_url,
     prepare_ephemeral_prefect,
     secret_of_environment,
@@ -26,6 +27,7 @@ from lifeboat.settings.stack import (
     ProcessRunner,
     ProcessStackSettings,
 )
+from lifeboat.settings.yaml_model import read_model
 
 __all__ = [
     "CONFIG_VARIABLE",
@@ -44,7 +46,9 @@ __all__ = [
     "find_restic",
     "give_secrets",
     "load_settings",
+    "optional_secret_of_environment",
     "prefect_api_url",
     "prepare_ephemeral_prefect",
+    "read_model",
     "secret_of_environment",
 ]

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import typing
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from lifeboat.core.checklist import Checks
+from lifeboat.settings.environment import SECRETS
 from lifeboat.settings.model import Settings
-
-
-class Mistake(typing.NamedTuple):
-    """Something wrong at a key, e.g. `("stack", "deferred_services", 0)`."""
-
-    location: tuple[str | int, ...]
-    what: str
+from lifeboat.settings.yaml_model import Mistake
 
 
 def contradictions(settings: Settings) -> Iterator[Mistake]:
@@ -25,6 +19,7 @@ def contradictions(settings: Settings) -> Iterator[Mistake]:
     yield from _places_in_each_other(settings)
     yield from _unknown_sessions(settings.checks)
     yield from _programs_of_no_image(settings)
+    yield from _public_and_not_kept(settings)
 
 
 def _services_named_twice(settings: Settings) -> Iterator[Mistake]:
@@ -110,6 +105,24 @@ def _unknown_sessions(checks: Checks) -> Iterator[Mistake]:
             yield Mistake(
                 ("checks", name, "session"),
                 f"checks.sessions has no {wanted}" + _close(wanted, checks.sessions),
+            )
+
+
+def _public_and_not_kept(settings: Settings) -> Iterator[Mistake]:
+    """What is public without being in the vault; and secrets that are said to be none."""
+    public = settings.config.public
+    if public is None:
+        return
+    for index, path in enumerate(public.paths):
+        if not any(path.is_relative_to(kept) for kept in settings.config.paths):
+            yield Mistake(
+                ("config", "public", "paths", index),
+                f"{path} is not in config.paths, so that the vault would not have it",
+            )
+    for index, name in enumerate(public.not_secret):
+        if name in SECRETS:
+            yield Mistake(
+                ("config", "public", "not_secret", index), f"{name} is a secret ({SECRETS[name]})"
             )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lifeboat.core.errors import SettingsError
+from lifeboat.core.secrecy import Secret
 
 CONFIG_VARIABLE = "LIFEBOAT_CONFIG"
 DEFAULT_NAME = "lifeboat.yaml"
@@ -54,6 +55,11 @@ def find_compose(directory: Path | None = None) -> Path | None:
 def optional_secret_of_environment(name: str) -> str | None:
     """A secret of the process environment; None if it is not set. Empty counts as not set."""
     return os.environ.get(name) or None
+
+
+def secrets_of_environment() -> tuple[Secret, ...]:
+    """Those of our own secrets that the process environment holds."""
+    return tuple(Secret(name, value) for name in SECRETS if (value := os.environ.get(name)))
 
 
 def secret_of_environment(name: str) -> str:

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, PrivateAttr
 
+from lifeboat.core.card import CardSettings
 from lifeboat.core.checklist import PLACEHOLDER, Checks
 from lifeboat.core.errors import SettingsError
+from lifeboat.core.protection import LockMode, Protection
+from lifeboat.core.secrecy import Secret
+from lifeboat.core.suspicion import Policy as Suspicion
 from lifeboat.settings.base import Name, Section, SitePath, resolve_repository
 from lifeboat.settings.environment import (
     DEFAULT_NAME,
@@ -18,6 +23,7 @@ from lifeboat.settings.environment import (
     find_restic,
     optional_secret_of_environment,
     read_secrets,
+    secrets_of_environment,
 )
 from lifeboat.settings.stack import ComposeRunner, StackSettings
 
@@ -100,6 +106,12 @@ class Models(Section):
     services: tuple[str, ...] = Field(
         default=(), description="Services that load the models; restarted when models are repaired."
     )
+    manifest_query: str | None = Field(
+        default=None,
+        description="Query that gives path (below one of the directories), SHA-256 and bytes of "
+        "every model that the database refers to; the last two may be NULL. With it a set is "
+        "checked for rows whose model it lacks.",
+    )
 
 
 class PublicConfig(Section):
@@ -113,6 +125,11 @@ class PublicConfig(Section):
         min_length=1,
         description="Files and directories below config.paths that may be read by who reads the "
         "repository. A file that holds one of the secrets is refused.",
+    )
+    not_secret: tuple[str, ...] = Field(
+        default=(),
+        description="Names in `secrets_file` whose values may be read by anyone, e.g. a directory "
+        "or a port, so that files which hold them are not refused.",
     )
 
 
@@ -145,6 +162,25 @@ class S3(Section):
         default="",
         pattern=r"^[A-Za-z0-9._/-]*$",
         description="The vault's place inside the bucket; empty: all of it.",
+    )
+    undo_days: int = Field(
+        default=30,
+        ge=1,
+        description="Days for which what was deleted or overwritten in the bucket can be brought "
+        "back: so long an attack may go unnoticed.",
+    )
+    lock_days: int = Field(
+        default=30, ge=1, description="Days for which Object Lock keeps versions from deletion."
+    )
+    lock_mode: LockMode = Field(
+        default="governance",
+        description="governance: whoever has s3:BypassGovernanceRetention may delete all the same. "
+        "compliance: nobody may, not even the owner of the account, and all of it is paid for.",
+    )
+    without: Mapping[Protection, Annotated[str, Field(min_length=1)]] = Field(
+        default={},
+        description="Protections that are done without, each with the reason: "
+        '`{object-lock: "the provider has none"}`.',
     )
 
 
@@ -181,8 +217,17 @@ class Keep(Section):
         description="Between looks at models and configuration, which are backed up at once when "
         "they have changed.",
     )
+    platform_seconds: float = Field(
+        default=86400, gt=0, description="Between sets, in which all assets are of one moment."
+    )
     restore_test_seconds: float = Field(
         default=86400, gt=0, description="Between restore tests of the newest points in S3."
+    )
+    read_all_days: float = Field(
+        default=30,
+        gt=0,
+        description="Within so many days the restore tests read all that both vaults hold, each "
+        "time a share of it, so that what has rotted is found before it is needed.",
     )
     prune_seconds: float = Field(default=86400, gt=0, description="Between prunes of the vault.")
     watch_seconds: float = Field(default=300, gt=0, description="Between looks at the objectives.")
@@ -195,29 +240,6 @@ class Retention(Section):
     s3_days: float = Field(default=90, gt=0, description="Days in S3.")
     minimum: int = Field(
         default=3, ge=1, description="How many of the newest points of each asset always stay."
-    )
-
-
-class Suspicion(Section):
-    """When a new point is kept but not offered as the latest until someone accepts it."""
-
-    shrunk_percent: float = Field(
-        default=50,
-        gt=0,
-        le=100,
-        description="Bytes, files or the rows of a table are fewer by more than this.",
-    )
-    rewritten_percent: float = Field(
-        default=50,
-        gt=0,
-        le=100,
-        description="More than this share of the files was rewritten or replaced since the point "
-        "before, as ransomware does.",
-    )
-    at_least: int = Field(
-        default=20,
-        ge=1,
-        description="So many files or rows there must have been; fewer may well change at once.",
     )
 
 
@@ -249,7 +271,8 @@ class Watch(Section):
     )
     excused: Mapping[str, str] = Field(
         default={},
-        description="Directories or volumes that need no backup, each with the reason: "
+        description="Directories or volumes that need no backup, and what is known of the WAL (a "
+        "missing segment, the number of a foreign cluster), each with the reason: "
         '`{data/redis: "a cache, filled again by use"}`.',
     )
     metrics_file: SitePath | None = Field(
@@ -305,6 +328,9 @@ class Settings(Section):
     )
     watch: Watch = Field(default=Watch(), description="What is an alarm.")
     recovery: Recovery = Field(default=Recovery(), description="Time boxes of a recovery.")
+    card: CardSettings = Field(
+        default=CardSettings(), description="What the bootstrap card says besides."
+    )
     checks: Checks = Field(default=Checks(), description="The eighteen checks of verify-recovery.")
 
     _file: Path = PrivateAttr(default=Path(DEFAULT_NAME))
@@ -343,6 +369,29 @@ class Settings(Section):
             or read_secrets(self.secrets_file).get(name)
             or None
         )
+
+    def known_secrets(self) -> tuple[Secret, ...]:
+        """All that is known here and must not be shown: to look for it, never to pass it on.
+
+        Every value of `secrets_file`, except those that `config.public.not_secret` names, our own
+        of the environment, and what stands in the address of a git repository.
+        """
+        public = self.config.public
+        harmless = public.not_secret if public else ()
+        found = [
+            Secret(name, value)
+            for name, value in read_secrets(self.secrets_file).items()
+            if name not in harmless
+        ]
+        for key, repository in (
+            ("code.repository", self.code.repository if self.code else ""),
+            ("config.public.repository", public.repository if public else ""),
+        ):
+            if "://" in repository:
+                parts = urlsplit(repository)
+                # A token may stand in either place.
+                found += [Secret(key, part) for part in (parts.password or parts.username,) if part]
+        return (*found, *secrets_of_environment())
 
     def fill(self, text: str) -> str:
         """Replace each `${NAME}` by the secret of that name. Raises SettingsError as `secret`."""

@@ -14,9 +14,10 @@ import hashlib
 import itertools
 import os
 import shutil
+import stat
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from lifeboat.core.errors import PermanentError, PreconditionError
 
 _DIGEST_THREADS = 4
 _DIGESTS_AT_ONCE = 1000  # tasks waiting in the pool; a million of them would fill the memory
-_RESERVE_BYTES = 64 << 20  # a file system that is filled to the last byte stops the platform
+RESERVE_BYTES = 64 << 20  # a file system that is filled to the last byte stops the platform
 
 
 # --- looking --------------------------------------------------------------------------------
@@ -41,9 +42,9 @@ def free_bytes(path: Path) -> int:
 def require_free(path: Path, needed_bytes: int, *, doing: str) -> None:
     """Raise PreconditionError unless `needed_bytes` and a small reserve fit."""
     free = free_bytes(path)
-    if free < needed_bytes + _RESERVE_BYTES:
+    if free < needed_bytes + RESERVE_BYTES:
         raise PreconditionError(
-            f"{doing}: needs {needed_bytes / 1e6:.0f} MB and {_RESERVE_BYTES / 1e6:.0f} MB to "
+            f"{doing}: needs {needed_bytes / 1e6:.0f} MB and {RESERVE_BYTES / 1e6:.0f} MB to "
             f"spare at {path}, where {free / 1e6:.0f} MB are free.",
             hint="Nothing was touched. Free some space, then run it again.",
         )
@@ -110,6 +111,49 @@ def digests(path: Path) -> dict[str, str]:
         while some := list(itertools.islice(names, _DIGESTS_AT_ONCE)):
             found.update(filter(None, pool.map(of, some)))
     return found
+
+
+def fingerprint(places: Mapping[str, Path], *, by_content: bool) -> str:
+    """Name what lies at these places: it stays the same only while nothing is added, removed,
+    renamed, changed, or given another mode.
+
+    With `by_content` every file is read. Without, its size and time stand for its content, so that
+    100,000 files take 2 s, and damage under the same size and time is no change. Where the places
+    lie does not count: a restored tree has the name of the one that was backed up. Raises
+    FileNotFoundError if one of them is not there.
+    """
+    name = hashlib.sha256()
+    for label, place in sorted(places.items()):
+        place.lstat()  # a lost directory is not an empty one
+        for entry in _everything(place):
+            try:
+                told = _in_short(entry, by_content=by_content)
+            except FileNotFoundError:
+                continue  # it vanished meanwhile, and is missing in the next name too
+            below = os.fsencode(os.path.relpath(entry, place))
+            name.update(b"\0".join((label.encode(), below, told)) + b"\n")
+    return name.hexdigest()
+
+
+def _everything(place: Path) -> Iterator[str]:
+    """A place and all that is below it, always in the same order."""
+    yield os.fspath(place)
+    for parent, directories, files in os.walk(place):
+        directories.sort()
+        for name in sorted((*directories, *files)):
+            yield os.path.join(parent, name)
+
+
+def _in_short(entry: str, *, by_content: bool) -> bytes:
+    seen = os.lstat(entry)
+    mode = f"{seen.st_mode:o}".encode()
+    if stat.S_ISLNK(seen.st_mode):
+        return mode + b" " + os.fsencode(os.readlink(entry))
+    if not stat.S_ISREG(seen.st_mode):
+        return mode
+    if by_content:
+        return mode + b" " + digest(Path(entry)).encode()
+    return mode + f" {seen.st_size} {seen.st_mtime_ns}".encode()
 
 
 # --- moving ---------------------------------------------------------------------------------

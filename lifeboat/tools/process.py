@@ -75,6 +75,7 @@ def run(
     secrets: Collection[str] = (),
     on_line: Callable[[str], None] | None = None,
     on_error_line: Callable[[str], None] | None = None,
+    on_look: Callable[[], None] | None = None,
     ok_codes: Collection[int] = (0,),
 ) -> Finished:
     """Run a program to its end and give what it said.
@@ -86,7 +87,8 @@ def run(
 
     With `on_line` standard output is handed over line by line while the program runs, in the
     thread of the caller, and `stdout` of the result is empty. `on_error_line` gets the lines of
-    standard error, masked.
+    standard error, masked. `on_look` is called several times a second, whatever the program says:
+    it may raise when the program must be ended.
 
     Raises CommandFailed with the last 25 lines of standard error, `secrets` masked, for an exit
     code that is not in `ok_codes`; TransientCommandFailed on a time-out; PreconditionError, saying
@@ -113,7 +115,11 @@ def run(
     try:
         with child:
             exit_code = _converse(
-                child, said, input, None if timeout_seconds is None else began + timeout_seconds
+                child,
+                said,
+                input,
+                None if timeout_seconds is None else began + timeout_seconds,
+                on_look or (lambda: None),
             )
     except _TimedOut:
         raise TransientCommandFailed(
@@ -284,7 +290,11 @@ def _whole_lines(rest: bytearray, chunk: bytes) -> list[str]:
 
 
 def _converse(
-    child: subprocess.Popen, said: _Said, input: bytes | None, deadline: float | None
+    child: subprocess.Popen,
+    said: _Said,
+    input: bytes | None,
+    deadline: float | None,
+    look: Callable[[], None],
 ) -> int:
     """Feed and read a program until it has ended; end it if that takes too long or we can't go on.
 
@@ -296,7 +306,7 @@ def _converse(
             _register(selector, child.stderr, selectors.EVENT_READ, said.take_stderr)
             if child.stdin is not None:
                 _register(selector, child.stdin, selectors.EVENT_WRITE, memoryview(input or b""))
-            _pump(child, selector, deadline)
+            _pump(child, selector, deadline, look)
         return child.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:
         _end_group(child)
@@ -312,10 +322,14 @@ def _register(selector: selectors.BaseSelector, pipe, event: int, data: object) 
 
 
 def _pump(
-    child: subprocess.Popen, selector: selectors.BaseSelector, deadline: float | None
+    child: subprocess.Popen,
+    selector: selectors.BaseSelector,
+    deadline: float | None,
+    look: Callable[[], None],
 ) -> None:
-    last_heard = time.monotonic()
+    last_heard, ended = time.monotonic(), False
     while selector.get_map():
+        look()
         now = time.monotonic()
         if deadline is not None and now >= deadline:
             raise _TimedOut

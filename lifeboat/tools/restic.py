@@ -10,6 +10,7 @@ one core, whatever is asked of it: that is how the password is made hard to gues
 from __future__ import annotations
 
 import collections
+import contextvars
 import json
 import logging
 import os
@@ -18,11 +19,12 @@ import signal
 import socket
 import time
 import urllib.request
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from lifeboat.core.errors import (
@@ -41,26 +43,27 @@ log = logging.getLogger("lifeboat.restic")
 MINIMUM_VERSION = (0, 17)  # the first whose restore can leave alone what is already right
 
 Overwrite = Literal["always", "if-changed", "never"]
+_Picked = TypeVar("_Picked")
 
 _CONNECT_SECONDS = 5.0
 _PROGRESS_SECONDS = 0.2
 _NAMED_FILES = 10  # how many of many files a message names
 _SECRET_NAME = re.compile(r"KEY|SECRET|TOKEN|PASSWORD|CREDENTIAL")
 
-_INCOMPLETE, _NO_REPOSITORY, _LOCKED = 3, 10, 11
+_INCOMPLETE, _NO_REPOSITORY, _LOCKED, _WRONG_PASSWORD = 3, 10, 11, 12
 
 # Exit code -> what to raise, and what to do next. Any other code: see _BY_TEXT, else CommandFailed.
 _BY_CODE: dict[int, tuple[type[RecoveryError], str]] = {
     _NO_REPOSITORY: (
-        PreconditionError,  # as _NoRepository
+        PreconditionError,  # as NoRepository
         "There is no repository: look at `vault` in lifeboat.yaml, or run `lifeboat prepare`.",
     ),
     _LOCKED: (
         TransientError,
         "Another program is working on it and its lock is not stale: wait for it to end.",
     ),
-    12: (
-        PreconditionError,
+    _WRONG_PASSWORD: (
+        PreconditionError,  # as WrongPassword
         "Set LIFEBOAT_VAULT_PASSWORD to the password with which this vault was made.",
     ),
     130: (TransientError, "It was interrupted: run it again."),
@@ -99,7 +102,8 @@ _BY_TEXT: tuple[tuple[str, type[RecoveryError], str], ...] = (
     (r"permission denied|read-only file system", PermanentError, "Look at owner and mode."),
     (
         r"ciphertext verification failed|hash does not match|unexpected (blob|pack)"
-        r"|invalid data returned|wrong data returned"
+        r"|invalid data returned|wrong data returned|not found in (repository|index)"
+        r"|(ReadFull|LoadRaw)\(.*(no such file|key does not exist|NoSuchKey|file is too short)"
         r"|pack .* contains .* errors|repository contains",
         VerificationFailed,
         "This repository is damaged. Recover from the other tier (--from local, --from s3).",
@@ -112,7 +116,18 @@ _BY_TEXT: tuple[tuple[str, type[RecoveryError], str], ...] = (
         "Look at the network and at vault.s3.endpoint.",
     ),
 )
-_NOISE = re.compile(r"\x1b\[\d*K|^Fatal: |^the `unlock` command .*|^Is there a repository at .*")
+_NOISE = re.compile(
+    r"\x1b\[\d*K|^Fatal: |^the `unlock` command .*|^Is there a repository at .*"
+    # Of a file that could not be restored at all; why is said before.
+    r"|^(lchown|UtimesNano|chmod) .*: no such file or directory"
+    # What to do is ours to say.
+    r"|^The repository (index )?(is|contains) damaged.*|^Damaged pack files can.*|^restic repair .*"
+)
+# What a check says of damage, with the whole name of what is damaged.
+_PACK = re.compile(r"\bpack ([0-9a-f]{64})\b")
+_MISSING = re.compile(r"\bpack ([0-9a-f]{64}): does not exist")
+_INDEX = re.compile(r"\bindex ([0-9a-f]{64})\b")
+_SNAPSHOT = re.compile(r'(?:belongs to snapshot |"snapshot":")([0-9a-f]{64})')
 _RETRYING = re.compile(r"returned error, retrying after ([\d.hmsµn]+): (.*)")
 _DURATION = re.compile(r"([\d.]+)(h|ms|m|s|µs|ns)")
 _SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "µs": 1e-6, "ns": 1e-9}
@@ -161,6 +176,7 @@ class Snapshot:
     files: int
     unmodified_files: int | None  # since its parent; None where restic did not say
     added_bytes: int | None
+    new_blobs: int | None  # pieces of content, not of metadata
 
 
 @dataclass(frozen=True)
@@ -187,6 +203,22 @@ class Damage:
 
 
 @dataclass(frozen=True)
+class Health:
+    """What a check of a repository found; no problems: it is whole as far as it was read."""
+
+    problems: str = ""
+    damaged_packs: tuple[str, ...] = ()
+    missing_packs: tuple[str, ...] = ()
+    index_is_damaged: bool = False  # it lacks packs that are there
+    something_is_lost: bool = False  # snapshots refer to what is in no pack
+    seconds: float = 0.0
+
+    @property
+    def packs(self) -> tuple[str, ...]:
+        return (*self.damaged_packs, *self.missing_packs)
+
+
+@dataclass(frozen=True)
 class FileEntry:
     """A file of a snapshot; `path` is relative to the directory that was asked for."""
 
@@ -201,6 +233,24 @@ class FoundFile:
     path: str
     bytes: int
     mtime: datetime
+
+
+_listed: contextvars.ContextVar[dict[str, tuple[Snapshot, ...]] | None] = contextvars.ContextVar(
+    "listed", default=None
+)
+
+
+@contextmanager
+def listing_once() -> Iterator[None]:
+    """Within the block the snapshots of each repository are listed once, for looks from many sides.
+
+    It also holds for threads to which the context is copied.
+    """
+    token = _listed.set({})
+    try:
+        yield
+    finally:
+        _listed.reset(token)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,7 +296,7 @@ class Repository:
         """Whether there is a repository that our password opens. A wrong password raises."""
         try:
             self._read(["cat", "config"], doing=f"Opening {self.location}")
-        except _NoRepository:
+        except NoRepository:
             return False
         return True
 
@@ -269,23 +319,50 @@ class Repository:
         found = re.search(rb"removed (\d+) lock", said.stdout)
         return int(found[1]) if found else 0
 
-    def check(
-        self, *, read_data_percent: float = 0.0, timeout_seconds: float | None = None
-    ) -> None:
-        """Check the repository's structure and a random share of its data.
+    def check(self, *, read: str = "", alone: bool = False, connections: int = 0) -> Health:
+        """Check the repository's structure, and all bytes of a share of its packs.
 
-        Raise VerificationFailed if anything is wrong with it.
+        `read` is that share as restic writes it, `3/30` or `5%`; empty: none. Backups go on
+        meanwhile; but what a prune removes looks like damage, so a finding counts when it was made
+        `alone`, with a lock that keeps everyone else away.
+
+        Nothing is taken from the cache: what is proven is what lies in the store.
         """
-        words = ["check"]
-        if read_data_percent:
-            words.append(f"--read-data-subset={read_data_percent:g}%")
+        doing = f"Checking {self.location}"
+        words = ["check", *([f"--read-data-subset={read}"] if read else [])]
+        problems, heard = _Problems(), _Heard()
+        began = time.monotonic()
         try:
-            self._locked(words, doing=f"Checking {self.location}", timeout_seconds=timeout_seconds)
-        except CommandFailed as error:
-            raise VerificationFailed(
-                f"Checking {self.location}: {_in_one_line(error.stderr_tail)}.",
-                hint="Recover from the other tier; make a new repository and back up into it.",
-            ) from error
+            run = self._locked if alone else self._read
+            run(words, doing=doing, problems=problems, on_line=heard.take)
+        except TransientError:
+            raise
+        except (VerificationFailed, CommandFailed):
+            if not problems.text:
+                raise
+            # Packs that no index knows: what `prune` would remove.
+            unknown = heard.summary.get("suggest_prune") or heard.summary.get(
+                "suggest_repair_index"
+            )
+            unfound = "not found in" in problems.text
+            return Health(
+                problems=problems.text,
+                damaged_packs=tuple(p for p in problems.packs if p not in problems.missing),
+                missing_packs=tuple(problems.missing),
+                index_is_damaged=bool(problems.indexes) or bool(unfound and unknown),
+                something_is_lost=bool(unfound and not unknown),
+                seconds=time.monotonic() - began,
+            )
+        return Health(seconds=time.monotonic() - began)
+
+    def harmed_by(self, packs: Collection[str]) -> frozenset[str]:
+        """The snapshots that hold anything of these packs. Reads every snapshot's directories."""
+        told = self._read(
+            ["find", "--pack", *packs],
+            doing=f"Looking which snapshots {len(packs)} packs belong to",
+        )
+        # With lines for people among the JSON, where a directory itself is lost.
+        return frozenset(_SNAPSHOT.findall(told.stdout.decode()))
 
     # --- backing up -------------------------------------------------------------------------
 
@@ -330,7 +407,15 @@ class Repository:
             ok_codes=(0, _INCOMPLETE),
             timeout_seconds=timeout_seconds,
         )
-        if done.exit_code == _INCOMPLETE or problems.skipped:
+        if problems.stored_again:
+            log.warning(
+                "%s: %d files were stored again, parts of which the repository had lost",
+                doing,
+                problems.stored_again,
+            )
+        # To have stored files again is no success to restic either.
+        incomplete = done.exit_code == _INCOMPLETE and (problems.count or not problems.stored_again)
+        if incomplete or problems.skipped:
             self._forget_incomplete(heard.summary.get("snapshot_id"), doing, problems)
         told = heard.summary
         if "snapshot_id" not in told:
@@ -385,8 +470,13 @@ class Repository:
 
     def snapshots(self, *, tags: Mapping[str, str] | None = None) -> tuple[Snapshot, ...]:
         """All snapshots that have all of `tags`, oldest first."""
-        told = self._read(["snapshots"], doing=f"Listing the snapshots of {self.location}")
-        found = [_snapshot(item) for item in json.loads(told.stdout) or ()]
+        known = _listed.get()
+        found = known.get(self.location) if known is not None else None
+        if found is None:
+            told = self._read(["snapshots"], doing=f"Listing the snapshots of {self.location}")
+            found = tuple(_snapshot(item) for item in json.loads(told.stdout) or ())
+            if known is not None:
+                known[self.location] = found
         wanted = (tags or {}).items()
         return tuple(
             sorted(
@@ -402,11 +492,13 @@ class Repository:
 
     def list_files(self, snapshot_id: str, subfolder: str) -> tuple[FileEntry, ...]:
         """Every file below a directory of a snapshot, or that one file."""
-        return tuple(
-            FileEntry(node["path"], node.get("size", 0), _moment(node["mtime"]))
-            for node in self._nodes(snapshot_id, subfolder)
-            if node["type"] == "file"
-        )
+
+        def file(node: dict[str, Any]) -> FileEntry | None:
+            if node["type"] != "file":
+                return None
+            return FileEntry(node["path"], node.get("size", 0), _moment(node["mtime"]))
+
+        return tuple(self._nodes(snapshot_id, subfolder, file))
 
     def find(self, pattern: str) -> tuple[FoundFile, ...]:
         """Every file of every snapshot whose path fits a shell pattern."""
@@ -420,24 +512,38 @@ class Repository:
             if match["type"] == "file"
         )
 
-    def _nodes(self, snapshot_id: str, subfolder: str) -> list[dict[str, Any]]:
-        """Files, directories and links below a directory, `path` relative to it."""
+    def _nodes(
+        self, snapshot_id: str, subfolder: str, pick: Callable[[dict[str, Any]], _Picked | None]
+    ) -> list[_Picked]:
+        """What is picked of files, directories and links below a directory, `path` relative to it.
+
+        A node is let go once something was picked of it: there may be millions.
+        """
         doing = f"Listing {subfolder} of snapshot {snapshot_id[:8]}"
-        nodes: list[dict[str, Any]] = []
+        picked: list[_Picked] = []
 
         def take(line: str) -> None:
             node = json.loads(line)
             if node.get("message_type", node.get("struct_type")) == "node":
                 node["path"] = node["path"].removeprefix("/")
-                nodes.append(node)
+                keep(node)
+
+        def keep(node: dict[str, Any]) -> None:
+            if (found := pick(node)) is not None:
+                picked.append(found)
 
         try:
             self._read(["ls", "--", f"{snapshot_id}:{subfolder}"], doing=doing, on_line=take)
         except _NotADirectory:
             path = PurePosixPath(subfolder)
-            self._read(["ls", "--", snapshot_id, subfolder], doing=doing, on_line=take)
-            nodes = [{**n, "path": path.name} for n in nodes if f"/{n['path']}" == subfolder]
-        return nodes
+
+            def keep_file(line: str) -> None:
+                node = json.loads(line)
+                if node.get("path") == subfolder:
+                    keep({**node, "path": path.name})
+
+            self._read(["ls", "--", snapshot_id, subfolder], doing=doing, on_line=keep_file)
+        return picked
 
     # --- bringing back ----------------------------------------------------------------------
 
@@ -545,7 +651,9 @@ class Repository:
             if not size and (not (root / name).is_dir() or (root / name).is_symlink())
         ]
         if unclear:
-            kinds = {node["path"]: node["type"] for node in self._nodes(snapshot_id, subfolder)}
+            kinds = dict(
+                self._nodes(snapshot_id, subfolder, lambda node: (node["path"], node["type"]))
+            )
             for name in unclear:
                 absent = kinds.get(name) == "symlink" and not (root / name).is_symlink()
                 if kinds.get(name) == "file" or absent:
@@ -598,10 +706,10 @@ class Repository:
         words: list[str],
         *,
         doing: str,
-        on_line: Callable[[str], None] | None = None,
+        **how: Any,
     ) -> process.Finished:
-        """A short look, without a lock: it must not make a prune fail, nor wait for one."""
-        return self._call(["--no-lock", *words], doing=doing, on_line=on_line)
+        """A look without a lock: it must not make a prune or a backup fail, nor wait for one."""
+        return self._call(["--no-lock", *words], doing=doing, **how)
 
     def _sharing(self, words: list[str], *, doing: str, **how: Any) -> process.Finished:
         """A long read, with a lock that keeps a prune away; without one where it can't be had.
@@ -702,8 +810,12 @@ class Repository:
             ) from error
 
 
-class _NoRepository(PreconditionError):
+class NoRepository(PreconditionError):
     """There is no repository."""
+
+
+class WrongPassword(PreconditionError):
+    """None of the repository's key files is opened by the password."""
 
 
 class _NotADirectory(PreconditionError):
@@ -780,7 +892,13 @@ class _Problems:
     count: int = 0
     items: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
-    _messages: collections.deque[str] = field(
+    stored_again: int = 0  # files whose blobs the repository had lost
+    packs: dict[str, None] = field(default_factory=dict)
+    missing: dict[str, None] = field(default_factory=dict)  # of the packs
+    indexes: dict[str, None] = field(default_factory=dict)
+    # The first say what happened, the last how it ended.
+    _first: list[str] = field(default_factory=list)
+    _last: collections.deque[str] = field(
         default_factory=lambda: collections.deque(maxlen=_NAMED_FILES)
     )
     _failing_since: float | None = None
@@ -791,8 +909,8 @@ class _Problems:
 
     @property
     def text(self) -> str:
-        """The last messages, without repetition."""
-        return "; ".join(dict.fromkeys(self._messages))
+        """The first and the last messages, without repetition."""
+        return "; ".join(dict.fromkeys([*self._first, *self._last]))
 
     def take(self, line: str) -> None:
         if line.startswith("{"):
@@ -813,15 +931,27 @@ class _Problems:
         except ValueError:
             return
         if told.get("message_type") == "error":
+            # `check` says it otherwise than the others.
+            message = told.get("error", told).get("message", "")
+            if "storing the file again" in message:
+                self.stored_again += 1
+                return
             self.count += 1
             if len(self.items) < _NAMED_FILES:
                 self.items.append(told.get("item") or "?")
-            self._say(told["error"].get("message", ""))
+            self._say(message)
         elif told.get("message_type") == "exit_error":
             self._say(told["message"])
 
     def _say(self, text: str) -> None:
-        self._messages += filter(None, (_NOISE.sub("", line).strip() for line in text.splitlines()))
+        self.packs |= dict.fromkeys(_PACK.findall(text))
+        self.missing |= dict.fromkeys(_MISSING.findall(text))
+        self.indexes |= dict.fromkeys(_INDEX.findall(text))
+        for line in filter(None, (_NOISE.sub("", line).strip() for line in text.splitlines())):
+            if len(self._first) < _NAMED_FILES // 2:
+                self._first.append(line)
+            else:
+                self._last.append(line)
 
     def _lose_patience(self, message: str, delay_seconds: float) -> None:
         now = time.monotonic()
@@ -835,7 +965,9 @@ class _Problems:
 def _error_of(exit_code: int, text: str, doing: str) -> RecoveryError:
     """Turn restic's exit code and words into one of our errors."""
     if exit_code == _NO_REPOSITORY:
-        kind, hint = _NoRepository, _BY_CODE[exit_code][1]
+        kind, hint = NoRepository, _BY_CODE[exit_code][1]
+    elif exit_code == _WRONG_PASSWORD:
+        kind, hint = WrongPassword, _BY_CODE[exit_code][1]
     elif exit_code == _LOCKED:
         kind, hint = _Locked, _BY_CODE[exit_code][1]
     elif "not a directory" in text:
@@ -917,6 +1049,7 @@ def _snapshot(told: Mapping[str, Any]) -> Snapshot:
         files=summary.get("total_files_processed", 0),
         unmodified_files=summary.get("files_unmodified"),
         added_bytes=summary.get("data_added"),
+        new_blobs=summary.get("data_blobs"),
     )
 
 

@@ -26,15 +26,17 @@ def commands() -> set[str]:
     for name, command in get_command(app).commands.items():
         inner = getattr(command, "commands", None)
         found |= {f"{name} {part}" for part in inner} if inner else {name}
+        if name == "prepare":
+            found.add(name)
     return found
 
 
 def test_every_command_that_is_named_exists() -> None:
     known = commands()
-    for words in re.findall(r"lifeboat ([a-z]+(?: [a-z]+)?)", README.replace("$asset", "files")):
+    for words in re.findall(r"lifeboat ([a-z-]+(?: [a-z][a-z0-9-]*)?)", README.replace("$asset", "files")):
         first = words.split()[0]
-        if first in {"stack", "wal", "recover"}:
-            assert words in known or words == "recover", words
+        if first in {"stack", "wal", "recover", "prepare"}:
+            assert words in known or words in {"recover", "prepare"}, words
         elif first in {"and", "cd"} or f"> lifeboat {first}" in README:
             continue
         else:

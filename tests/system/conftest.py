@@ -1,16 +1,43 @@
-"""One staging platform for the tests that need a whole one."""
+"""One staging platform for the tests that need a whole one; a bare host for those of the vault."""
 
 from __future__ import annotations
 
+import os
+import secrets
 import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
+from lifeboat.settings import Settings, load_settings
+from lifeboat.tools.s3 import Bucket
 from staging import processes
+from staging.ports import choose_ports
+from staging.s3 import S3Server
 from staging.site import Site
+from tasks import places, vault
 
 STAGING_SCALE = 0.1
+
+
+@pytest.fixture(scope="session")
+def lifeboat() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Call it with lifeboat.yaml and the words of a command; variables as keywords."""
+
+    def run(config: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", "from lifeboat.cli import main; main()", *words],
+            env={**os.environ, **environment, "LIFEBOAT_CONFIG": str(config)},
+            capture_output=True,
+            text=True,
+            timeout=180,
+        )
+
+    return run
 
 
 @pytest.fixture(scope="session")
@@ -28,8 +55,9 @@ def _staging_site_and_copy(tmp_path_factory):
 def staging_site(_staging_site_and_copy) -> Site:
     """A running staging platform, as it was made, whatever an earlier module did to it.
 
-    It is shared: mark the module with `pytest.mark.xdist_group("staging")`. S3 keeps what an
-    earlier module put there; take a bucket or prefix of your own.
+    It is shared: mark the module with `pytest.mark.xdist_group("staging")`, or "staging-vault" if
+    it is about the vault; these two run side by side. S3 keeps what an earlier module put there;
+    take a bucket or prefix of your own.
     """
     site, untouched = _staging_site_and_copy
     reset_server(site, untouched)
@@ -56,3 +84,182 @@ def reset_server(site: Site, untouched: Path) -> None:
     processes.free_shared_memory(site.database_directory)
     shutil.rmtree(site.server, ignore_errors=True)
     shutil.copytree(untouched, site.server, symlinks=True)
+
+
+# --- an S3 store without a platform -----------------------------------------------------------
+
+S3_SECRETS = {"AWS_ACCESS_KEY_ID": "test-access", "AWS_SECRET_ACCESS_KEY": "test-secret-key"}
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A running SeaweedFS. Mark the module with `pytest.mark.xdist_group("s3")`."""
+    server = S3Server(tmp_path_factory.mktemp("s3"), choose_ports(), *S3_SECRETS.values())
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def bucket(s3_server: S3Server) -> Bucket:
+    """A bucket of its own for each test."""
+    name = f"vault-{secrets.token_hex(4)}"
+    s3_server.create_bucket(name)
+    access_key, secret_key = S3_SECRETS.values()
+    return Bucket(
+        endpoint=s3_server.endpoint,
+        name=name,
+        region="us-east-1",
+        access_key=access_key,
+        secret_key=secret_key,
+        prefix="platform",
+    )
+
+
+@pytest.fixture
+def bucket_settings(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """A host whose vault is that bucket, and whose secrets are in the environment."""
+    for name, value in {**S3_SECRETS, "LIFEBOAT_VAULT_PASSWORD": "test-password"}.items():
+        monkeypatch.setenv(name, value)
+    yaml = tmp_path / "lifeboat.yaml"
+    yaml.write_text(host_yaml(bucket.endpoint or "", bucket.name))
+    monkeypatch.setenv("LIFEBOAT_CONFIG", str(yaml))
+    return load_settings(yaml)
+
+
+def host_yaml(endpoint: str, bucket: str) -> str:
+    """lifeboat.yaml of a host with files, models and nothing that runs."""
+    return f"""\
+platform: cad-test
+environment: staging
+stack: {{kind: process, supervisor_config: supervisord.conf, critical_services: [postgres]}}
+database: {{service: postgres, name: cad, data_directory: data/postgres, bin_directory: /usr}}
+files: {{directories: {{drawings: data/files}}}}
+models: {{directories: {{models: data/models}}}}
+config: {{paths: [lifeboat.yaml]}}
+vault:
+  local: backups
+  s3:
+    endpoint: "{endpoint}"
+    bucket: {bucket}
+    prefix: platform
+    without:
+      public-access-block: "SeaweedFS has none"
+      tls-only: "loopback"
+"""
+
+
+# --- a host with configuration, models and a vault, and no platform on it ---------------------
+
+_RESTIC = Path(__file__).resolve().parents[2] / ".lifeboat/tools/bin/restic"
+_BUCKET = "lifeboat-hosts"
+_HOST_YAML = """\
+platform: cad-test
+environment: staging
+secrets_file: .env.production
+stack: {{kind: process, supervisor_config: supervisord.conf, critical_services: [postgres]}}
+database: {{service: postgres, name: cad, data_directory: data/postgres, bin_directory: /usr}}
+files: {{directories: {{drawings: data/files}}}}
+models: {{directories: {{models: data/models}}}}
+config:
+  paths: [lifeboat.yaml, .env.production, config]
+{more}
+vault:
+  local: backups
+  restic_program: {restic}
+  s3: {{endpoint: "{endpoint}", bucket: {bucket}, prefix: {prefix}}}
+{sections}"""
+
+
+@dataclass
+class Host:
+    """A directory with lifeboat.yaml, data and a vault of its own in a shared bucket."""
+
+    root: Path
+    endpoint: str
+    prefix: str
+    canary: str  # a secret, in `secrets_file` as CAD_PASSWORD
+
+    @property
+    def settings(self) -> Settings:
+        return load_settings(self.root / "lifeboat.yaml")
+
+    def write_yaml(
+        self, more: str = "", *, endpoint: str | None = None, sections: str = ""
+    ) -> None:
+        """`more` is put into the section `config`, and `sections` behind all."""
+        text = _HOST_YAML.format(
+            restic=_RESTIC if _RESTIC.exists() else "restic",
+            endpoint=endpoint or self.endpoint,
+            bucket=_BUCKET,
+            prefix=self.prefix,
+            more=more,
+            sections=sections,
+        )
+        (self.root / "lifeboat.yaml").write_text(text)
+
+    def start(self, *words: str, **environment: str) -> subprocess.Popen:
+        return subprocess.Popen(
+            [sys.executable, "-c", "from lifeboat.cli import main; main()", *words],
+            env={**os.environ, "LIFEBOAT_CONFIG": str(self.root / "lifeboat.yaml"), **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *words: str, ok: int = 0, **environment: str) -> subprocess.CompletedProcess:
+        child = self.start(*words, **environment)
+        out, error = child.communicate(timeout=120)
+        assert child.returncode == ok, f"{words}: exit {child.returncode}\n{error}\n{out}"
+        assert self.canary not in out + error
+        return subprocess.CompletedProcess(words, child.returncode, out, error)
+
+    def records(self) -> list[str]:
+        return sorted(path.name for path in (self.root / "backups/records/runs").iterdir())
+
+
+@pytest.fixture(scope="session")
+def _hosts_s3(s3_server: S3Server) -> S3Server:
+    s3_server.create_bucket(_BUCKET)
+    return s3_server
+
+
+@pytest.fixture(scope="session")
+def _first_host(_hosts_s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Host:
+    """A host with an empty vault. To make one costs 10 s of CPU, to copy it a moment."""
+    root = tmp_path_factory.mktemp("host") / "srv"
+    for name in ("config/nginx", "data/files", "data/models", "data/postgres"):
+        (root / name).mkdir(parents=True)
+    canary = "canary-" + secrets.token_hex(8)
+    found = Host(root, _hosts_s3.endpoint, f"host-{secrets.token_hex(4)}", canary)
+    found.write_yaml()
+    (root / ".env.production").touch(mode=0o600)
+    (root / ".env.production").write_text(f"CAD_PASSWORD={canary}\nCAD_DIRECTORY=data/files\n")
+    (root / "config/nginx/nginx.prod.conf").write_text("listen 80;\n")
+    (root / "data/files/a.dxf").write_bytes(secrets.token_bytes(1000))
+    (root / "data/models/default.bin").write_bytes(secrets.token_bytes(50_000))
+    with pytest.MonkeyPatch.context() as patch:
+        _give_secrets(patch, canary)
+        vault.prepare_vault(found.settings)
+    return found
+
+
+def _give_secrets(patch: pytest.MonkeyPatch, canary: str) -> None:
+    for name, value in {**S3_SECRETS, "LIFEBOAT_VAULT_PASSWORD": "vault-" + canary}.items():
+        patch.setenv(name, value)
+
+
+@pytest.fixture
+def host(_first_host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    _give_secrets(monkeypatch, _first_host.canary)
+    prefix = f"host-{secrets.token_hex(4)}"
+    found = replace(_first_host, root=tmp_path / "srv", prefix=prefix)
+    shutil.copytree(_first_host.root, found.root, symlinks=True)
+    found.write_yaml()
+    source, target = places.bucket(_first_host.settings), places.bucket(found.settings)
+    for item in source.list():
+        target.put(item.key, source.get(item.key))
+    return found

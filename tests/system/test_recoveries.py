@@ -261,6 +261,32 @@ def test_an_interrupted_recovery_loses_nothing_and_the_next_one_ends_it(
     shell.nothing_lost(record)
 
 
+def test_the_hot_copy_that_a_dead_recovery_had_taken_serves_the_next_one(shell: Shell) -> None:
+    shell.run("backup", "database")
+    record = shell.write()
+    faults.break_site(shell.site, "destroy-data-directory")
+    child = shell.start("recover", "database", "--approve", PLATFORM)
+    assert child.stderr
+    for line in child.stderr:
+        if "collect wal ..." in line:
+            child.kill()
+            break
+    child.communicate(timeout=60)
+    beside = shell.site.database_directory.parent
+    assert list(beside.glob("postgres.incoming-*"))
+    assert not list((shell.site.server / "backups/database/hot").glob("database-*/base"))
+    plan = json.loads(shell.run("recover", "database", "--dry-run", "--json").stdout)
+    assert any("hot: no recovery point" in step for step in plan["steps"]), "nothing is touched"
+
+    done = shell.run("recover", "database", "--approve", PLATFORM, "--json")
+    assert "put back as the hot copy" in done.stderr
+    assert rungs(json.loads(done.stdout))["hot"] == "done"
+    shell.nothing_lost(record)
+    shell.run("backup", "database")
+    assert not list(beside.glob("postgres.incoming-*")), "its scratch goes with the next backup"
+    assert "was interrupted" not in shell.run("backup", "database").stderr
+
+
 def postgres_runs(shell: Shell) -> bool:
     return any(s.name == "postgres" and s.pid for s in shell.site.status())
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from lifeboat.core.errors import LockBusy, PreconditionError, RecoveryError
+from lifeboat.core.errors import LockBusy, PermanentError, PreconditionError, RecoveryError
 from lifeboat.core.points import Asset, DatabaseFacts, DirectoryFacts, Facts, Tier, point_id
 from lifeboat.settings import Settings, load_settings
-from lifeboat.tools import filesystem
+from lifeboat.tools import filesystem, restic
 from staging.ports import choose_ports
 from staging.s3 import S3Server
 from tasks import backup, catalogue, locks, marks, places, repair, retention, trees, vault
@@ -207,7 +207,8 @@ def test_the_command_line_backs_up_and_lists_without_prefect(settings: Settings)
     (point,) = json.loads(listed.stdout)
     assert point["id"] == done.stdout.strip()
     assert point["tiers"] == ["local", "s3"]
-    assert set(point) == {"asset", "id", "taken_at", "tiers", "bytes", "verified_at"}
+    told = {"asset", "id", "taken_at", "tiers", "bytes", "verified_at", "suspicion", "set"}
+    assert set(point) == told
     for text in (done.stdout, done.stderr, listed.stdout, listed.stderr):
         assert CANARY not in text
     for path in settings.vault.local.glob("records/**/*.json*"):
@@ -367,49 +368,105 @@ def test_prune_keeps_what_the_policy_holds_and_the_rest_can_still_be_restored(
     assert by_age[100] not in points_in(settings, Tier.S3)
 
 
-def test_wal_goes_only_from_before_the_oldest_kept_base(settings: Settings) -> None:
+def a_base_of(
+    settings: Settings,
+    *,
+    days_old: float,
+    start: str,
+    system: str = "77",
+    segment_bytes: int = 16 << 20,
+) -> None:
+    """A base copy in both tiers, of which only the facts are real."""
     base = settings.directory / "base"
-    base.mkdir()
+    base.mkdir(exist_ok=True)
     (base / "PG_VERSION").write_text("18")
-    now = datetime.now(timezone.utc)
-    for days_old, start in ((200, "0/2000028"), (1, "0/5000028")):
-        taken_at = now - timedelta(days=days_old)
-        facts = Facts(
-            point=point_id(Asset.DATABASE, taken_at),
-            asset=Asset.DATABASE,
-            platform=settings.platform,
-            host="x",
-            taken_at=taken_at,
-            database=DatabaseFacts(
-                system_identifier="77",
-                timeline=1,
-                start_lsn=start,
-                stop_lsn=start,
-                server_version="18",
-                wal_segment_bytes=16 << 20,
-                started_at=taken_at,
-                stopped_at=taken_at,
-                tables={},
-            ),
-            directories={"base": DirectoryFacts(path=str(base), files=1, bytes=2)},
-        )
-        note = settings.directory / "lifeboat.json"
-        note.write_text(facts.model_dump_json())
-        vault.prepare_vault(settings)
-        vault.store_in_both_tiers(settings, facts, [note, base])
-    one = settings.retention.model_copy(update={"minimum": 1})
-    settings = settings.model_copy(update={"retention": one})
-    local = places.wal_directory(settings) / "77" / "00000001"
-    local.mkdir(parents=True)
-    names = [f"00000001000000000000000{n}" for n in range(3, 8)]
+    taken_at = datetime.now(timezone.utc) - timedelta(days=days_old)
+    facts = Facts(
+        point=point_id(Asset.DATABASE, taken_at),
+        asset=Asset.DATABASE,
+        platform=settings.platform,
+        host="x",
+        taken_at=taken_at,
+        database=DatabaseFacts(
+            system_identifier=system,
+            timeline=1,
+            start_lsn=start,
+            stop_lsn=start,
+            server_version="18",
+            wal_segment_bytes=segment_bytes,
+            started_at=taken_at,
+            stopped_at=taken_at,
+            tables={},
+        ),
+        directories={"base": DirectoryFacts(path=str(base), files=1, bytes=2)},
+    )
+    note = settings.directory / "lifeboat.json"
+    note.write_text(facts.model_dump_json())
+    vault.ensure_prepared(settings)
+    vault.store_in_both_tiers(settings, facts, [note, base])
+
+
+def wal_of(settings: Settings, names: list[str], *, here: bool, system: str = "77") -> Path:
+    """WAL in the bucket, and on this host as well."""
+    local = places.wal_directory(settings) / system / "00000001"
+    local.mkdir(parents=True, exist_ok=True)
     for name in names:
-        (local / name).write_bytes(b"wal")
-        places.bucket(settings).put(f"database/wal/77/00000001/{name}.zst.age", b"sealed")
+        if here:
+            (local / name).write_bytes(b"wal")
+        places.bucket(settings).put(f"database/wal/{system}/00000001/{name}.zst.age", b"sealed")
+    return local
+
+
+def wal_in_s3(settings: Settings, system: str = "77") -> set[str]:
+    items = places.bucket(settings).list(f"database/wal/{system}/")
+    return {item.key.rpartition("/")[2].removesuffix(".zst.age") for item in items}
+
+
+def with_a_minimum_of_one(settings: Settings) -> Settings:
+    one = settings.retention.model_copy(update={"minimum": 1})
+    return settings.model_copy(update={"retention": one})
+
+
+def test_wal_goes_only_from_before_the_oldest_kept_base(settings: Settings) -> None:
+    settings = with_a_minimum_of_one(settings)
+    a_base_of(settings, days_old=200, start="0/2000028")
+    a_base_of(settings, days_old=1, start="0/5000028")
+    names = [f"00000001000000000000000{n}" for n in range(3, 8)]
+    local = wal_of(settings, names, here=True)
     (local / "00000002.history").write_text("1\t0/7000000\tx\n")
     retention.remove(settings, retention.decide(settings))
     assert {path.name for path in local.iterdir()} == {*names[2:], "00000002.history"}
-    left = {item.key for item in places.bucket(settings).list("database/wal/77/")}
-    assert left == {f"database/wal/77/00000001/{name}.zst.age" for name in names[2:]}
+    assert wal_in_s3(settings) == set(names[2:])
+
+
+def test_how_long_segments_are_is_not_guessed(settings: Settings) -> None:
+    """In segments of 64 MB the tenth one begins at 0/28000000; in those of 16 MB the fortieth."""
+    settings = with_a_minimum_of_one(settings)
+    a_base_of(settings, days_old=1, start="0/28000028", segment_bytes=64 << 20)
+    names = [f"0000000100000000000000{n:02X}" for n in range(8, 13)]
+    local = wal_of(settings, names, here=True)
+    retention.remove(settings, retention.decide(settings))
+    assert {path.name for path in local.iterdir()} == wal_in_s3(settings) == set(names[2:])
+    a_base_of(settings, days_old=0, start="0/F0000028", segment_bytes=16 << 20)
+    assert all(pruning.wal == () for pruning in retention.decide(settings))
+
+
+def test_a_segment_that_s3_has_of_another_cluster_is_not_ours(settings: Settings) -> None:
+    """It has not been shipped yet, and a base in S3 needs it."""
+    settings = with_a_minimum_of_one(settings)
+    a_base_of(settings, days_old=45, start="0/2000028")
+    a_base_of(settings, days_old=1, start="0/5000028")
+    name = "000000010000000000000003"
+    wal_of(settings, [name], here=False, system="66")
+    local = places.wal_directory(settings) / "77" / "00000001"
+    local.mkdir(parents=True)
+    (local / name).write_bytes(b"wal")
+    retention.remove(settings, retention.decide(settings))
+    assert (local / name).exists()
+    wal_of(settings, [name], here=True)
+    retention.remove(settings, retention.decide(settings))
+    assert not (local / name).exists()
+    assert wal_in_s3(settings) == {name}
 
 
 def test_nothing_goes_while_a_recovery_runs_or_a_tier_is_unknown(settings: Settings) -> None:
@@ -427,3 +484,50 @@ def test_nothing_goes_while_a_recovery_runs_or_a_tier_is_unknown(settings: Setti
     assert points_in(settings, Tier.LOCAL) == before
     with pytest.raises(PreconditionError, match="no such recovery point"):
         retention.hold(settings, "models-20200101T000000Z", why="x")
+
+
+# --- a source that a recovery takes away ----------------------------------------------------
+
+
+@pytest.mark.parametrize("harm", ["a directory was away for a moment", "all of it is gone"])
+def test_a_copy_that_is_taken_while_it_is_stored_makes_no_point(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, harm: str
+) -> None:
+    """Restic passes over what vanishes below a directory, and calls the rest a backup."""
+    root = settings.models.directories["models"]
+    (root / "inner").mkdir()
+    (root / "inner/weights.bin").write_bytes(b"x" * 1000)
+    vault.prepare_vault(settings)
+    facts = trees.gather_facts(settings, Asset.MODELS)
+    files, size = filesystem.tree_size(root)
+    whole = vault.Extent(files=files, bytes=size)
+    real = restic.Repository.backup
+
+    def backup_of_what_goes_away(self, paths, **more):
+        if harm == "all of it is gone":
+            done = real(self, paths, **more)
+            root.rename(root.with_name("taken"))
+            return done
+        away = (root / "inner").rename(root.with_name("away"))
+        try:
+            return real(self, paths, **more)
+        finally:
+            away.rename(root / "inner")
+
+    def store() -> None:
+        vault.store_snapshot(settings, Tier.LOCAL, facts, [root], whole)
+
+    monkeypatch.setattr(restic.Repository, "backup", backup_of_what_goes_away)
+    with pytest.raises(PermanentError, match="went away meanwhile"):
+        store()
+    assert catalogue.list_points(settings, assets=(Asset.MODELS,)) == ()
+    if harm == "all of it is gone":
+        return
+    with (
+        locks.recovery_lock(settings, run="recover-database"),
+        pytest.raises(LockBusy, match="recover-database"),
+    ):
+        store()
+    monkeypatch.setattr(restic.Repository, "backup", real)
+    store()
+    assert len(catalogue.list_points(settings, assets=(Asset.MODELS,))) == 1

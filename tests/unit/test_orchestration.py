@@ -7,14 +7,16 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from lifeboat.core.checks import CheckResult, Verdict
 from lifeboat.core.errors import PermanentError, PreconditionError, RecoveryError, TransientError
 from lifeboat.core.timeline import Outcome, Phase
 from tasks import orchestration
 from tasks.orchestration import side_by_side, step
-from tasks.record import current_run, recorded, unfinished_runs
+from tasks.record import current_run, recorded
 
 ROOT = Path(__file__).resolve().parents[2]
 FLOWS = sorted(path.stem for path in (ROOT / "flows").glob("[a-z]*.py"))
@@ -86,25 +88,6 @@ def test_what_happens_before_there_is_a_place_is_written_when_there_is_one(tmp_p
     assert text.index("run-began") < text.index("early") < text.index("late")
 
 
-def test_a_run_whose_process_is_gone_is_found(tmp_path: Path) -> None:
-    dead = subprocess.run(
-        [sys.executable, "-c", "import os; print(os.getpid())"],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    with recorded("recover-database", platform="p", directory=tmp_path) as run:
-        run.moved_aside("the data", Path("/data.damaged"))
-        journal = tmp_path / run.id / "journal.jsonl"
-        lines = [json.loads(line) for line in journal.read_text().splitlines()]
-        lines[0]["pid"] = int(dead.stdout)
-        journal.write_text("\n".join(map(json.dumps, lines)) + "\n")
-        [found] = unfinished_runs(tmp_path)
-    assert found.id == run.id
-    assert found.moved_aside[0].where == "/data.damaged"
-    assert unfinished_runs(tmp_path) == ()
-
-
 def test_side_by_side_tries_all_and_tells_all() -> None:
     done = threading.Event()
 
@@ -155,3 +138,26 @@ def test_each_flow_reads_as_a_runbook(flow: str) -> None:
     for part in ("1. ", "If it fails:", "Evidence:"):
         assert part in text, f"{flow} lacks {part!r}"
     assert len(text.splitlines()) < 150
+
+
+def ended(result: object, **asked: object) -> object:
+    """How a flow run of a procedure ends that gives this result."""
+    request = SimpleNamespace(**asked)
+    return orchestration._naming_ends(lambda request: result)(request)
+
+
+def test_a_dry_run_ends_in_a_state_of_its_own() -> None:
+    assert ended("the plan", dry_run=True).name == "DryRun"
+    assert ended("the record", dry_run=False) == "the record"
+
+
+def test_a_run_by_a_deployment_is_green_only_if_what_it_found_is_good(monkeypatch) -> None:
+    unknown = Verdict.of([], expected=["search"])
+    assert ended(unknown) is unknown, "from a shell the verdict itself is wanted"
+    monkeypatch.setattr(orchestration, "_runs_by_deployment", lambda: True)
+    state = ended(unknown)
+    assert (state.name, state.is_failed()) == ("NotGood", True)
+    assert "search UNKNOWN" in state.message
+    good = Verdict.of([CheckResult(name="search", status="PASS", evidence="3", seconds=0)])
+    good = good.model_copy(update={"checks": good.checks[7:8]})
+    assert ended(good) is good

@@ -10,13 +10,15 @@ from hypothesis import strategies as st
 
 from lifeboat.core.points import Asset, RecoveryPoint, Tier, point_id
 from lifeboat.core.retention import Policy, decide, wal_to_remove
+from lifeboat.core.suspicion import Policy as Suspicion
+from lifeboat.core.suspicion import judge
 from lifeboat.core.wal import Segment, format_lsn
 
 NOW = datetime(2026, 6, 1, tzinfo=timezone.utc)
 SIZE = 16 << 20
 
 
-def point(days_old: float, *, verified: bool = False) -> RecoveryPoint:
+def point(days_old: float, *, verified: bool = False, suspicion: str = "") -> RecoveryPoint:
     taken_at = NOW - timedelta(days=days_old)
     return RecoveryPoint(
         asset=Asset.FILES,
@@ -25,6 +27,7 @@ def point(days_old: float, *, verified: bool = False) -> RecoveryPoint:
         copies={Tier.LOCAL: "x"},
         bytes=1,
         verified_at=NOW if verified else None,
+        suspicion=suspicion,
     )
 
 
@@ -64,39 +67,89 @@ def test_a_verified_point_behind_a_newer_verified_one_may_go() -> None:
     assert [(NOW - p.taken_at).days for p in kept(points)] == [1, 2, 3, 40]
 
 
+def test_suspicious_points_push_out_no_trusted_one_and_stay_while_undecided() -> None:
+    bad = "3 of 1200 files are left"
+    points = [point(n, suspicion=bad) for n in (31, 32, 35, 50)]
+    points += [point(n) for n in (33, 34, 36, 37)] + [point(60, verified=True)]
+    decided = {
+        (NOW - d.point.taken_at).days: (d.keep, d.reason)
+        for d in decide(points, Policy(days=30), now=NOW)
+    }
+    undecided = (True, "suspicious, and nobody has said yet that it is right")
+    among = (True, "one of the newest 3")
+    assert decided == {
+        **{31: undecided, 32: undecided},
+        **{33: among, 34: among, 36: among},
+        **dict.fromkeys((35, 37, 50), (False, "older than 30 days")),
+        60: (True, "the newest verified one"),
+    }
+
+
+def test_a_suspicious_point_that_was_verified_takes_no_trusted_ones_place() -> None:
+    """That encrypted files can be restored proves nothing of what is in them."""
+    points = [point(n) for n in (31, 32, 33)] + [point(50, verified=True)]
+    points.append(point(40, verified=True, suspicion="rewritten"))
+    assert [(NOW - p.taken_at).days for p in kept(points)] == [31, 32, 33, 40, 50]
+
+
 events = st.lists(
     st.tuples(
-        st.sampled_from(["backup", "verify", "hold", "prune", "fail"]),
+        st.sampled_from(["backup", "attack", "accept", "verify", "hold", "prune", "fail"]),
         st.floats(-40, 40),  # days that the clock moves meanwhile, also back
     ),
     max_size=60,
 )
 
 
+def backed_up(now: datetime, *, attacked: bool) -> RecoveryPoint:
+    """A thousand files, of which an attack replaces nearly all."""
+    return point((NOW - now) / timedelta(days=1)).model_copy(
+        update={
+            "id": point_id(Asset.FILES, now),
+            "files": 1000,
+            "unmodified_files": 1 if attacked else 999,
+            "new_blobs": 999 if attacked else 1,
+        }
+    )
+
+
 @given(events, st.integers(1, 4), st.floats(0.5, 60))
 def test_nothing_that_happens_takes_the_last_resort(happened, minimum, days) -> None:
-    now, store, held = NOW, {}, set()
+    now, store, held, accepted = NOW, {}, set(), set()
     for what, moved in happened:
         now += timedelta(days=moved)
-        newest = max(store.values(), key=lambda p: p.taken_at, default=None)
-        if what == "backup":
-            made = point_id(Asset.FILES, now)
-            store[made] = point((NOW - now) / timedelta(days=1)).model_copy(update={"id": made})
+        judged = judge(store.values(), policy=Suspicion(), accepted=accepted)
+        store = {p.id: p for p in judged}
+        newest = max(judged, key=lambda p: p.taken_at, default=None)
+        if what in ("backup", "attack"):
+            made = backed_up(now, attacked=what == "attack")
+            store[made.id] = made
+        elif what == "accept" and newest:
+            accepted.add(newest.id)
         elif what == "verify" and newest:
             store[newest.id] = newest.model_copy(update={"verified_at": now})
         elif what == "hold" and newest:
             held.add(newest.id)
         elif what == "prune":
-            before = dict(store)
-            stay = kept(before.values(), days=days, minimum=minimum, now=now, held=held)
-            store = {p.id: p for p in stay}
-            assert len(store) >= min(minimum, len(before))
+            stay = kept(judged, days=days, minimum=minimum, now=now, held=held)
+            before, store = store, {p.id: p for p in stay}
+            trusted = [p for p in judged if not p.suspicion]
+            for some in (judged, trusted):
+                proven = [p for p in some if p.verified_at]
+                if some:
+                    assert max(some, key=lambda p: p.taken_at).id in store
+                if proven:
+                    assert max(proven, key=lambda p: p.taken_at).id in store
+            assert len(store.keys() & {p.id for p in trusted}) >= min(minimum, len(trusted))
             assert held & before.keys() <= store.keys()
-            proven = [p for p in before.values() if p.verified_at]
-            if proven:
-                assert max(proven, key=lambda p: p.taken_at).id in store
-            if before:
-                assert max(before.values(), key=lambda p: p.taken_at).id in store
+            # What was taken away is no reason to trust what was suspicious.
+            again = judge(stay, policy=Suspicion(), accepted=accepted)
+            undecided = {p.id for p in judged if p.taken_at > newest_of(trusted)}
+            assert undecided <= {p.id for p in again if p.suspicion}
+
+
+def newest_of(points: list[RecoveryPoint]) -> datetime:
+    return max((p.taken_at for p in points), default=datetime.min.replace(tzinfo=timezone.utc))
 
 
 @given(

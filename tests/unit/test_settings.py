@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 from lifeboat.core.errors import SettingsError
-from lifeboat.settings import Settings, load_settings
+from lifeboat.settings import SECRETS, Settings, load_settings
 
 GOOD = """\
 platform: cad-ai-staging
@@ -187,6 +187,16 @@ def test_lifeboats_own_services_may_run_beside(write, tmp_path: Path) -> None:
         ("local: backups", "local: data", "lies in the vault"),
         ("local: backups", "local: data/files/vault", "it would back up itself"),
         (
+            "{paths: [lifeboat.yaml, config]}",
+            "{paths: [config], public: {repository: ../c.git, paths: [config/nginx, compose.yml]}}",
+            ":15: config.public.paths.1: {tmp}/compose.yml is not in config.paths, so that the va",
+        ),
+        (
+            "config]}",
+            "config], public: {repository: c, paths: [config], not_secret: [AWS_ACCESS_KEY_ID]}}",
+            ":15: config.public.not_secret.0: AWS_ACCESS_KEY_ID is a secret (access key of",
+        ),
+        (
             "    session: user",
             "    session: usr",
             ":24: checks.search.session: checks.sessions has",
@@ -198,9 +208,9 @@ def test_lifeboats_own_services_may_run_beside(write, tmp_path: Path) -> None:
         ("expect: {", "form: {a: b}\n        json: {a: b}\n        expect: {", "either `json`"),
     ],
 )
-def test_what_is_wrong_is_named_with_its_line(write, old: str, new: str, told: str) -> None:
+def test_what_is_wrong_is_named_with_its_line(write, tmp_path, old, new, told) -> None:
     assert old in GOOD
-    assert told in refused(write(GOOD.replace(old, new)))
+    assert told.replace("{tmp}", str(tmp_path)) in refused(write(GOOD.replace(old, new)))
 
 
 @pytest.mark.parametrize(
@@ -282,6 +292,29 @@ def test_an_empty_secret_is_a_missing_one(write, write_secrets, monkeypatch) -> 
     monkeypatch.setenv("LIFEBOAT_VAULT_PASSWORD", "")
     write_secrets("LIFEBOAT_VAULT_PASSWORD=\n")
     assert load_settings(write(GOOD)).optional_secret("LIFEBOAT_VAULT_PASSWORD") is None
+
+
+def test_every_secret_is_known_and_what_is_said_to_be_none_is_not(
+    write, write_secrets, monkeypatch
+) -> None:
+    for name in SECRETS:
+        monkeypatch.delenv(name, raising=False)
+    public = (
+        "config: {paths: [config], public: {repository: 'https://token-1@host/c.git', "
+        "paths: [config], not_secret: [PORT]}}"
+    )
+    code = "code: {repository: 'https://me:password-1@host/cad.git', directory: app}\n"
+    text = GOOD.replace("config: {paths: [lifeboat.yaml, config]}", public) + code
+    settings = load_settings(write(text))
+    write_secrets("PORT=5432\nDATABASE_PASSWORD='in the file'\nAWS_ACCESS_KEY_ID=file\n")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "environment")
+    assert {(secret.name, secret.value) for secret in settings.known_secrets()} == {
+        ("DATABASE_PASSWORD", "in the file"),
+        ("AWS_ACCESS_KEY_ID", "file"),
+        ("AWS_ACCESS_KEY_ID", "environment"),
+        ("code.repository", "password-1"),
+        ("config.public.repository", "token-1"),
+    }
 
 
 def test_settings_survive_a_pickle(write) -> None:

@@ -1,7 +1,8 @@
 """PostgreSQL: the server over its protocol, base copies by its own tools, and a cluster's files.
 
-`server` asks and tells a running server, `copies` makes and proves base copies, `cluster` reads and
-prepares what lies in a data directory, `scratch` starts a restored one on the side to question it.
+`server` asks and tells a running server, `replication` gets its WAL out as it is written, `copies`
+makes and proves base copies, `cluster` reads and prepares what lies in a data directory, `scratch`
+starts a restored one on the side to question it.
 """
 
 from lifeboat.tools.postgres.cluster import (
@@ -10,6 +11,7 @@ from lifeboat.tools.postgres.cluster import (
     collect_segments,
     end_of_wal,
     finish_recovery,
+    last_commit_at,
     recovered_to,
     salvage_segments,
     stage_recovery,
@@ -18,10 +20,24 @@ from lifeboat.tools.postgres.copies import (
     BaseBackup,
     base_backup,
     read_every_block,
-    receive_wal,
     require_same_major,
     tools_version,
     verify_backup,
+)
+from lifeboat.tools.postgres.replication import (
+    Flushed,
+    Receiver,
+    Slot,
+    drop_slot,
+    ensure_slot,
+    flushed_to,
+    free_slot,
+    receive_wal,
+    receiver_of,
+    set_synchronous,
+    slot_cap_bytes,
+    slot_of,
+    slot_restart_lsn,
 )
 from lifeboat.tools.postgres.roles import (
     identifier,
@@ -31,36 +47,38 @@ from lifeboat.tools.postgres.roles import (
 )
 from lifeboat.tools.postgres.scratch import (
     check_everything,
+    databases,
     end_orphan,
+    prepare_scratch,
     scratch_server,
+    stayed,
 )
 from lifeboat.tools.postgres.server import (
     Connection,
     Identity,
-    Receiver,
+    Moment,
     answers,
     check_references,
     database_bytes,
-    drop_slot,
-    ensure_slot,
     identify,
+    name_moment,
     now,
     query,
     read_every_row,
-    receiver_of,
     row_counts,
     sequences,
-    set_synchronous,
-    slot_restart_lsn,
     wait_until_ready,
 )
 
 __all__ = [
     "BaseBackup",
     "Connection",
+    "Flushed",
     "Identity",
+    "Moment",
     "Reached",
     "Receiver",
+    "Slot",
     "answers",
     "base_backup",
     "check_everything",
@@ -68,16 +86,22 @@ __all__ = [
     "cluster_problems",
     "collect_segments",
     "database_bytes",
+    "databases",
     "drop_slot",
     "end_of_wal",
     "end_orphan",
     "ensure_slot",
     "finish_recovery",
+    "flushed_to",
+    "free_slot",
     "identifier",
     "identify",
+    "last_commit_at",
     "literal",
-    "password_verifier",
+    "name_moment",
     "now",
+    "password_verifier",
+    "prepare_scratch",
     "query",
     "read_every_block",
     "read_every_row",
@@ -91,8 +115,11 @@ __all__ = [
     "scratch_server",
     "sequences",
     "set_synchronous",
+    "slot_cap_bytes",
+    "slot_of",
     "slot_restart_lsn",
     "stage_recovery",
+    "stayed",
     "tools_version",
     "verify_backup",
     "wait_until_ready",

@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from lifeboat.core.errors import CommandFailed, PermanentError
+from lifeboat.core.errors import CommandFailed, PermanentError, PreconditionError
 from lifeboat.core.wal import (
     PARTIAL,
     Segment,
+    Switch,
     format_lsn,
     history_timeline,
     is_segment_name,
@@ -37,6 +38,8 @@ _OURS = frozenset(
     {
         *("restore_command", "recovery_target_time", "recovery_target_timeline"),
         *("recovery_target_action", "recovery_target_inclusive", "recovery_end_command"),
+        # Of an earlier recovery by another tool: PostgreSQL refuses two targets.
+        *("recovery_target", "recovery_target_lsn", "recovery_target_name", "recovery_target_xid"),
         "synchronous_standby_names",
     }
 )
@@ -91,7 +94,7 @@ def salvage_segments(
     # The first segment of a timeline begins with pages of the one before it.
     first: set[Segment] = set()
     for name, path in found.items():
-        timeline, switches = history_timeline(name), parse_history(path.read_text())
+        timeline, switches = history_timeline(name), _switches(path)
         if timeline is not None and switches:
             first.add(Segment(timeline, switches[-1].lsn // segment_bytes))
     for path in sorted(pg_wal.glob("*")):
@@ -105,6 +108,14 @@ def salvage_segments(
         except (OSError, struct.error):
             continue
     return found
+
+
+def _switches(history: Path) -> tuple[Switch, ...]:
+    """The ancestors in a history file; none if it is damaged, as all else here may be."""
+    try:
+        return parse_history(history.read_text(errors="replace"))
+    except (OSError, PreconditionError):
+        return ()
 
 
 @dataclass(frozen=True)
@@ -151,6 +162,32 @@ def end_of_wal(
 
     A recovery that has this segment and ends before that position stopped short.
     """
+    said = _dump(path, name, bin_directory, segment_bytes, "--stats")
+    match = re.search(rb"between ([0-9A-F]+/[0-9A-F]+) and ([0-9A-F]+/[0-9A-F]+)", said)
+    if not match:
+        return None
+    start, end = (parse_lsn(group.decode()) for group in match.groups())
+    return end if end > start else None
+
+
+def last_commit_at(
+    path: Path, name: str, bin_directory: Path | None, *, segment_bytes: int
+) -> datetime | None:
+    """When the last commit in a segment's file was made; None if it holds none.
+
+    A recovery to a moment needs a commit from after it, by which it knows that it is there.
+    """
+    said = _dump(path, name, bin_directory, segment_bytes, "--rmgr=Transaction")
+    found = re.findall(rb"COMMIT(?:_PREPARED \d+:)? (\d{4}-\d\d-\d\d [\d:.]+) UTC", said)
+    if not found:
+        return None
+    return datetime.fromisoformat(found[-1].decode()).replace(tzinfo=timezone.utc)
+
+
+def _dump(
+    path: Path, name: str, bin_directory: Path | None, segment_bytes: int, wanted: str
+) -> bytes:
+    """What pg_waldump says of a segment's file, up to its last whole record."""
     segment = Segment.parse(name, segment_bytes)
     if segment is None:
         raise PermanentError(f"Reading {path}: {name} is no name of a WAL segment.")
@@ -162,20 +199,17 @@ def end_of_wal(
         try:
             told = process.run(
                 [
-                    *(program, "--stats", "--path", directory),
+                    *(program, wanted, "--path", directory),
                     *("--timeline", str(segment.timeline)),
                     *("--start", format_lsn(begin), "--end", format_lsn(begin + segment_bytes)),
                 ],
-                doing=f"Looking for the last record of {name}",
+                doing=f"Reading the records of {name}",
+                env={"TZ": "UTC"},
                 ok_codes=(0, 1),
             )
         except CommandFailed:
-            return None
-    match = re.search(rb"between ([0-9A-F]+/[0-9A-F]+) and ([0-9A-F]+/[0-9A-F]+)", told.stdout)
-    if not match:
-        return None
-    start, end = (parse_lsn(group.decode()) for group in match.groups())
-    return end if end > start else None
+            return b""
+    return told.stdout
 
 
 # --- telling recovery -----------------------------------------------------------------------
@@ -247,14 +281,21 @@ def _without_ours(lines: Iterable[str]) -> Iterator[str]:
 
 
 def recovered_to(data_directory: Path) -> Reached:
-    """Where the newest timeline of a recovered cluster branched off."""
+    """Where the timeline branched off that a recovery of this cluster began.
+
+    By the history that the server wrote last: a higher number may be another server's, staged with
+    all the others so that the new one is new.
+    """
     pg_wal = data_directory / "pg_wal"
-    timelines = [t for path in pg_wal.glob("*.history") if (t := history_timeline(path.name))]
-    if not timelines:
+    written = {
+        (path.stat().st_mtime_ns, timeline): switches[-1].lsn
+        for path in pg_wal.glob("*.history")
+        if (timeline := history_timeline(path.name)) and (switches := _switches(path))
+    }
+    if not written:
         raise PermanentError(
             f"Looking where the recovery ended: {pg_wal} holds no history of a timeline.",
             hint="The server was started without recovery: look at its log.",
         )
-    newest = max(timelines)
-    switches = parse_history((pg_wal / f"{newest:08X}.history").read_text())
-    return Reached(lsn=switches[-1].lsn, timeline=newest)
+    newest = max(written)
+    return Reached(lsn=written[newest], timeline=newest[1])

@@ -19,7 +19,6 @@ from lifeboat.core.errors import (
     TransientError,
     VerificationFailed,
 )
-from lifeboat.core.wal import parse_lsn
 
 _CONNECT_SECONDS = 5
 _POLL_SECONDS = 0.05
@@ -65,16 +64,6 @@ class Identity:
     @property
     def major(self) -> int:
         return self.version_number // 10000
-
-
-@dataclass(frozen=True)
-class Receiver:
-    """A WAL receiver as the server sees it."""
-
-    state: str
-    flushed_lsn: int | None
-    lag_bytes: int | None
-    synchronous: bool
 
 
 def query(
@@ -189,6 +178,45 @@ def identify(server: Connection) -> Identity:
     )
 
 
+@dataclass(frozen=True)
+class Moment:
+    """A position in the WAL, and what some queries gave right before it."""
+
+    lsn: str
+    is_named: bool  # a restore point of that name lies in the WAL
+    rows: tuple[list[tuple[Any, ...]], ...]  # one list for each query
+
+
+def name_moment(
+    server: Connection, name: str, queries: Sequence[str], *, timeout_seconds: float
+) -> Moment:
+    """Run queries in one snapshot, and note the position in the WAL that holds all they saw.
+
+    Where the role may, the position gets a name, to which a recovery can be told to go
+    (PostgreSQL manual, `recovery_target_name`).
+    """
+    doing = f"Naming a moment of {server.database}"
+    try:
+        with _connect(server, timeout_seconds) as connection:
+            with connection.transaction():
+                connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+                rows = tuple(connection.execute(text).fetchall() for text in queries)  # type: ignore[arg-type]
+            [(may_name,)] = connection.execute(
+                "SELECT has_function_privilege('pg_create_restore_point(text)', 'EXECUTE')"
+            ).fetchall()
+            with connection.transaction():
+                # Its commit brings the position to the disk, which else waits for somebody's
+                # write; it must not wait for a receiver, which may be dead.
+                connection.execute("SET LOCAL synchronous_commit = local")
+                function = "pg_create_restore_point(%s)" if may_name else "pg_current_wal_lsn()"
+                words = [name] if may_name else None
+                [(lsn,)] = connection.execute(f"SELECT {function}::text", words).fetchall()  # type: ignore[arg-type]
+                connection.execute("SELECT pg_logical_emit_message(true, 'lifeboat', %s)", [name])
+    except psycopg.Error as error:
+        raise error_of(error, doing) from error
+    return Moment(lsn=lsn, is_named=may_name, rows=rows)
+
+
 def now(server: Connection) -> datetime:
     """The server's clock, which stamps the commits that a point in time is compared with."""
     return query(server, "SELECT clock_timestamp()")[0][0]
@@ -296,7 +324,12 @@ FROM pg_constraint c
 CROSS JOIN unnest(c.conkey, c.confkey) WITH ORDINALITY AS k(own, other, place)
 JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = k.own
 JOIN pg_attribute b ON b.attrelid = c.confrelid AND b.attnum = k.other
-WHERE c.contype = 'f' GROUP BY c.oid, c.conname, c.conrelid, c.confrelid
+WHERE c.contype = 'f'
+  -- Not yet validated ones promise nothing of old rows, partitions have their parent's, and a
+  -- temporal key (18) is met by several rows together.
+  AND c.convalidated AND c.conparentid = 0
+  AND coalesce(to_jsonb(c) ->> 'conperiod', 'false') = 'false'
+GROUP BY c.oid, c.conname, c.conrelid, c.confrelid
 """
 
 
@@ -324,63 +357,3 @@ def check_references(server: Connection, *, timeout_seconds: float) -> Reference
         if rows:
             dangling.append(f"foreign key {name}: {rows} rows of {child} refer to no {parent}")
     return References(keys=len(keys), dangling=tuple(dangling))
-
-
-# --- the slot and the receiver --------------------------------------------------------------
-
-
-def ensure_slot(server: Connection, slot: str) -> None:
-    """Make the physical slot that keeps WAL for the receiver; one that lost WAL is made anew."""
-    found = query(
-        server, "SELECT wal_status, active FROM pg_replication_slots WHERE slot_name = %s", [slot]
-    )
-    if found and found[0][0] == "lost" and not found[0][1]:
-        drop_slot(server, slot)
-        found = []
-    if not found:
-        query(server, "SELECT pg_create_physical_replication_slot(%s, true)", [slot])
-
-
-def drop_slot(server: Connection, slot: str) -> None:
-    query(
-        server,
-        "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s",
-        [slot],
-    )
-
-
-def slot_restart_lsn(server: Connection, slot: str) -> int | None:
-    """Where the receiver of a slot begins; None if there is no such slot."""
-    found = query(
-        server, "SELECT restart_lsn::text FROM pg_replication_slots WHERE slot_name = %s", [slot]
-    )
-    return parse_lsn(found[0][0]) if found and found[0][0] else None
-
-
-def receiver_of(server: Connection, name: str) -> Receiver | None:
-    """The receiver that streams under an application name; None if none does."""
-    found = query(
-        server,
-        "SELECT state, flush_lsn::text, pg_wal_lsn_diff(pg_current_wal_lsn(), flush_lsn)::bigint,"
-        " sync_state IN ('sync', 'quorum') FROM pg_stat_replication WHERE application_name = %s",
-        [name],
-    )
-    if not found:
-        return None
-    state, flushed, lag, synchronous = found[0]
-    return Receiver(
-        state=state,
-        flushed_lsn=parse_lsn(flushed) if flushed else None,
-        lag_bytes=lag,
-        synchronous=bool(synchronous),
-    )
-
-
-def set_synchronous(server: Connection, name: str) -> None:
-    """Let commits wait for the receiver of that name; empty: let them wait for none."""
-    [(now_set,)] = query(server, "SELECT current_setting('synchronous_standby_names')")
-    if now_set == name:
-        return
-    value = sql.Literal(name).as_string(None)
-    query(server, f"ALTER SYSTEM SET synchronous_standby_names = {value}")
-    query(server, "SELECT pg_reload_conf()")

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+from lifeboat.core.plan import RecoveryPlan
+from lifeboat.core.requests import RecoverBucket
+from lifeboat.core.timeline import RunRecord
+from tasks import approval, bucket_recovery, recovery
+from tasks.orchestration import procedure
+
+
+@procedure("recover-bucket")
+def recover_bucket(request: RecoverBucket = RecoverBucket()) -> RunRecord | RecoveryPlan:
+    """Somebody deleted or overwrote what lies in the bucket; its old versions remain.
+
+    Before you start: take the thief's access key away, or what comes back is destroyed again. A key
+    that may list, read and write is enough; none that deletes versions is needed.
+
+    1. List all versions, and find what is destroyed and when that began.
+    2. Show the plan and wait for approval.
+    3. Copy the right old versions over what is current, within the store.
+    4. If asked: hide restic's objects that came later.
+    5. List the bucket again and compare.
+
+    What it changes: adds versions; removes none. What is whole is not touched, and what came later
+    stays. restic's locks do not come back.
+    If it fails: run it again; what is right already is left alone.
+    Evidence: the record, with `brought-back.txt`, here and in the bucket.
+    """
+    with bucket_recovery.recovery_of_bucket(request) as (place, run):
+        by_key = bucket_recovery.read_versions(place)
+        choice = bucket_recovery.choose(place, by_key, request)
+        plan = bucket_recovery.plan_for(place, by_key, choice)
+        if request.dry_run:
+            return recovery.end_dry_run(run, plan)
+        approval.approve(plan, request.approval)
+
+        bucket_recovery.bring_back(place, choice)
+        bucket_recovery.hide(place, choice)
+        bucket_recovery.prove(place, choice)
+    return run.record

@@ -1,0 +1,170 @@
+"""What earlier runs have left of themselves: which ended, which live, and which are dead.
+
+A run is dead only if that is proven: its journal says that it ended, or it ran on this host and
+its process is gone. Of another host's run, or of one without a journal, nothing is known.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from lifeboat.core.timeline import MovedAside, RunRecord, run_began_at
+from lifeboat.tools import filesystem, lives
+from tasks.record import JOURNAL_NAME, RECORD_NAME
+
+_ENDED = "run-ended"
+_INTERRUPTED = "interrupted"
+_EVERYDAY = ("backup", "prune", "ship-wal", "watch-objectives")
+_SLACK_SECONDS = 60.0  # between two clocks that tell the same moment
+
+
+class Fate(StrEnum):
+    """What has become of a run."""
+
+    ENDED = "ended"  # well or not, it came to its end
+    INTERRUPTED = "interrupted"  # its process is gone, and never said an end
+    ALIVE = "alive"
+    UNKNOWN = "unknown"
+
+    @property
+    def dead(self) -> bool:
+        """Whether what it left behind is surely nobody's any more."""
+        return self in (Fate.ENDED, Fate.INTERRUPTED)
+
+
+class Journal(BaseModel):
+    """The journal of one run, as far as it can be read."""
+
+    model_config = ConfigDict(frozen=True)
+
+    path: Path
+    events: tuple[Mapping[str, Any], ...]
+
+    @property
+    def run(self) -> str:
+        return self.path.parent.name
+
+    @property
+    def procedure(self) -> str:
+        return str(self._begin.get("procedure", "?"))
+
+    @property
+    def last_words(self) -> str:
+        last = self.events[-1] if self.events else {}
+        return f"last: {last.get('step') or last.get('event') or 'nothing'}"
+
+    @property
+    def _begin(self) -> Mapping[str, Any]:
+        return self.events[0] if self.events else {}
+
+    def fate(self) -> Fate:
+        if any(event.get("event") == _ENDED for event in self.events):
+            return Fate.ENDED
+        if self._begin.get("host") != socket.gethostname():
+            return Fate.UNKNOWN
+        return Fate.ALIVE if self._process_lives() else Fate.INTERRUPTED
+
+    def _process_lives(self) -> bool:
+        pid = int(self._begin.get("pid") or 0)
+        now = lives.life_of(pid) if pid > 0 else None
+        if now is None:
+            return False
+        if self._begin.get("life"):
+            return now == self._begin["life"]
+        began = lives.began_at(pid)
+        return began is None or began <= float(self._begin.get("at") or 0) + _SLACK_SECONDS
+
+    def acts(self, act: str) -> tuple[Mapping[str, Any], ...]:
+        """What was written before each act of this name."""
+        return tuple(e for e in self.events if e.get("event") == "about-to" and e.get("act") == act)
+
+    def record(self) -> RunRecord:
+        """What is known of an interrupted run."""
+        return RunRecord(
+            id=self.run,
+            procedure=self.procedure,
+            platform="",
+            began_at=float(self._begin.get("at") or 0),
+            error=self.last_words,
+            moved_aside=tuple(
+                MovedAside(what=str(event.get("what")), where=str(event.get("where")))
+                for event in self.events
+                if event.get("event") == "moved-aside"
+            ),
+        )
+
+    def close(self, *, by: str) -> None:
+        """Write down that it was interrupted, so that it is told once and not for ever."""
+        end = {"at": time.time(), "event": _ENDED, "outcome": _INTERRUPTED, "found_by": by}
+        filesystem.append_line_durably(self.path, json.dumps(end))
+
+
+def read(directory: Path, run: str) -> Journal | None:
+    """The journal of a run; None if there is none. A line that a crash cut short is left out."""
+    path = directory / run / JOURNAL_NAME
+    try:
+        lines = path.read_text(errors="replace").splitlines()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return Journal(path=path, events=tuple(filter(None, map(_event, lines))))
+
+
+def _event(line: str) -> Mapping[str, Any] | None:
+    try:
+        told = json.loads(line)
+    except ValueError:
+        return None
+    return told if isinstance(told, dict) else None
+
+
+def fate_of(directory: Path, run: str) -> Fate:
+    journal = read(directory, run)
+    return journal.fate() if journal else Fate.UNKNOWN
+
+
+def unfinished(directory: Path) -> Iterator[Journal]:
+    """The journals without an end, oldest first: of the living, the dead, and the unknown."""
+    try:
+        names = sorted(os.listdir(directory))
+    except FileNotFoundError:
+        return
+    for name in names:
+        # The record is written at the end of a run; this way thousands of old runs cost little.
+        if os.path.exists(directory / name / RECORD_NAME):
+            continue
+        journal = read(directory, name)
+        if journal and journal.events and journal.fate() is not Fate.ENDED:
+            yield journal
+
+
+def last_run_at(directory: Path, procedure: str) -> datetime | None:
+    """When a procedure last began on this host, by the names of its records; None if never."""
+    began = (run_began_at(path.name) for path in directory.glob(f"{procedure}-*"))
+    return max(began, default=None)
+
+
+def forget_everyday_runs(directory: Path, *, began_before: datetime) -> int:
+    """Remove the records of old backups, prunes and looks that came to their end; say how many.
+
+    What a recovery, a drill or a restore test has left is evidence and stays.
+    """
+    everyday = [
+        path
+        for prefix in _EVERYDAY
+        for path in directory.glob(f"{prefix}-*")
+        if (path / RECORD_NAME).exists() and run_began_at(path.name) < began_before
+    ]
+    for path in everyday:
+        shutil.rmtree(path)
+    return len(everyday)

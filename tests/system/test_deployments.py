@@ -1,0 +1,119 @@
+"""prefect.yaml on a real Prefect server with its PostgreSQL: applied, applied again, taken back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import httpx
+import pytest
+
+from lifeboat.core.errors import PreconditionError, SettingsError, TransientError
+from staging.orchestrator import Orchestrator
+from tasks import deployment
+from tasks.deployment import DECLARATION
+
+pytestmark = [pytest.mark.system, pytest.mark.xdist_group("prefect-server")]
+
+PLATFORM = "cad-ai-staging"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orchestrator]:
+    directory = tmp_path_factory.mktemp("prefect") / "orchestrator"
+    made = Orchestrator(directory, platform=PLATFORM, environment={})
+    made.create()
+    try:
+        made.start_server()
+        yield made
+    finally:
+        made.destroy()
+
+
+def apply(file: Path = DECLARATION, platform: str = PLATFORM, **access: str) -> deployment.Applied:
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+
+    settings = SimpleNamespace(platform=platform, file=Path("/srv/lifeboat.yaml"))
+    to = {
+        PREFECT_API_URL: access["PREFECT_API_URL"],
+        PREFECT_API_AUTH_STRING: access.get("PREFECT_API_AUTH_STRING"),
+    }
+    with temporary_settings(to):
+        return deployment.apply(settings, file)
+
+
+def ask(server: Orchestrator, path: str, **body) -> list[dict]:
+    user, _, password = server.environment()["PREFECT_API_AUTH_STRING"].partition(":")
+    answer = httpx.post(f"{server.url}/api{path}", json=body, auth=(user, password), timeout=30)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def schedules(server: Orchestrator) -> dict[str, set[str]]:
+    return {
+        deployment["entrypoint"]: {schedule["slug"] for schedule in deployment["schedules"]}
+        for deployment in ask(server, "/deployments/filter")
+        if PLATFORM in deployment["tags"]
+    }
+
+
+def test_the_api_asks_for_a_password(server) -> None:
+    assert httpx.post(f"{server.url}/api/deployments/filter", json={}).status_code == 401
+    with pytest.raises(PreconditionError, match="PREFECT_API_AUTH_STRING"):
+        apply(PREFECT_API_URL=server.environment()["PREFECT_API_URL"])
+
+
+def test_without_a_server_nothing_is_deployed() -> None:
+    with pytest.raises(TransientError, match="does not answer"):
+        apply(PREFECT_API_URL="http://127.0.0.1:9/api")
+    with pytest.raises(PreconditionError, match="no Prefect server is configured"):
+        apply(PREFECT_API_URL="")
+
+
+def test_what_is_declared_is_there_and_nothing_else_of_ours(server, tmp_path) -> None:
+    access = server.environment()
+    first = apply(**access)
+    assert set(first.pools_made) == {"lifeboat-backups", "lifeboat-recoveries"}
+    assert first.removed == ()
+    there = schedules(server)
+    assert there["flows.backup_database.backup_database"] == {"every-six-hours"}
+    assert there["flows.recover_database.recover_database"] == set()
+
+    again = apply(**access)
+    assert (again.pools_made, again.removed) == ((), ())
+    assert schedules(server) == there
+
+    apply(platform="another-platform", **access)
+    less = tmp_path / "prefect.yaml"
+    kept, _ = DECLARATION.read_text().split("  # --- recoveries")
+    schedule = '{slug: every-half-hour, cron: "*/30 * * * *", timezone: UTC, active: true}'
+    assert schedule in kept
+    less.write_text(kept.replace(f"    schedules:\n      - {schedule}\n", ""))
+    taken_back = apply(less, **access)
+    assert f"{PLATFORM}.recover-database" in taken_back.removed
+    assert schedules(server)["flows.backup_files.backup_files"] == set()
+    assert "flows.recover_database.recover_database" not in schedules(server)
+    others = [d for d in ask(server, "/deployments/filter") if "another-platform" in d["tags"]]
+    assert len(others) == len(there), "another platform's deployments stay"
+
+
+def test_a_cron_yields_scheduled_runs(server) -> None:
+    """With other versions of its dependencies Prefect looks healthy and schedules nothing."""
+    apply(**server.environment())
+    scheduled = {"state": {"type": {"any_": ["SCHEDULED"]}}}
+    deadline = time.monotonic() + 90
+    while not ask(server, "/flow_runs/filter", flow_runs=scheduled):
+        assert time.monotonic() < deadline, "a cron was deployed and no run is scheduled"
+        time.sleep(0.5)
+
+
+def test_a_mistake_changes_nothing(server, tmp_path) -> None:
+    apply(**server.environment())
+    before = schedules(server)
+    wrong = tmp_path / "prefect.yaml"
+    wrong.write_text(DECLARATION.read_text().replace("    schedules:", "    schedles:"))
+    with pytest.raises(SettingsError, match="did you mean `schedules`"):
+        apply(wrong, **server.environment())
+    assert schedules(server) == before

@@ -1,0 +1,106 @@
+"""prefect.yaml: what it declares, and which mistakes are told before anything is deployed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from lifeboat.core.errors import SettingsError
+from tasks import deployment
+
+ROOT = Path(__file__).resolve().parents[2]
+SETTINGS = SimpleNamespace(platform="cad", file=Path("/srv/cad/lifeboat.yaml"))
+TEXT = deployment.DECLARATION.read_text()
+
+
+def declared(tmp_path: Path, text: str):
+    file = tmp_path / "prefect.yaml"
+    file.write_text(text)
+    return deployment.read_declaration(SETTINGS, file)
+
+
+def test_every_flow_is_deployed_for_the_platform() -> None:
+    found = deployment.read_declaration(SETTINGS)
+    flows = {path.stem for path in (ROOT / "flows").glob("*.py")} - {"__init__"}
+    flows.remove("enrol")  # once, on the host, before anything else can work
+    assert {d.flow for d in found.deployments} == flows
+    assert {d.name for d in found.deployments} == {f"cad.{f.replace('_', '-')}" for f in flows}
+    assert {d.work_pool.work_queue_name for d in found.deployments} == {"cad"}
+    told = {str(d.parameters["request"]["config"]) for d in found.deployments if d.parameters}
+    assert told == {"/srv/cad/lifeboat.yaml"}
+
+
+def test_every_flow_can_be_imported_and_takes_its_parameters() -> None:
+    found = deployment.read_declaration(SETTINGS)
+    flows = deployment.load_flows(found)
+    assert flows.keys() == {d.entrypoint for d in found.deployments}
+
+
+def test_backups_run_by_themselves_and_recoveries_never() -> None:
+    for found in deployment.read_declaration(SETTINGS).deployments:
+        kind = found.flow.split("_")[0]
+        assert bool(found.schedules) is (kind not in ("recover", "verify")), found.flow
+        if kind == "recover":
+            assert "recovery" in found.tags
+            assert found.concurrency_limit is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("    schedules:", "    schedles:", r"schedles: there is no such key; did you mean `sche"),
+        ("    parameters: *platform", "    parameter: *platform", "did you mean `parameters`"),
+        (", active: true}", "}", r"schedules\.0\.active: it is required"),
+        ("slug: daily, ", "", r"schedules\.0\.slug: it is required"),
+        ("CANCEL_NEW", "ENQUEUE", "one backup is wanted, not forty"),
+        ("tags: [lifeboat, ", "tags: [x, ", "lack lifeboat, so that it would never be removed"),
+        ('tags: [lifeboat, "{{ $LIFEBOAT_PLATFORM }}"', "tags: [lifeboat, x", "would never be rem"),
+        (".ship-wal", ".ship", "does not end in the name of its flow, ship_wal"),
+        ("flows.ship_wal.ship_wal", "flows/ship_wal.py:ship_wal", "entrypoint"),
+        ("$LIFEBOAT_CONFIG", "$LIFEBOAT_CONFG", "no variable LIFEBOAT_CONFG"),
+        ("enforce_parameter_schema: true", "enforce_parameter_schema: false", "enforce_parameter"),
+        ("deployments:\n", "deployments: []\nmore:\n", "more: there is no such key"),
+    ],
+)
+def test_a_mistake_is_told_before_anything_is_deployed(tmp_path, old, new, told) -> None:
+    assert old in TEXT
+    with pytest.raises(SettingsError, match=told):
+        declared(tmp_path, TEXT.replace(old, new))
+
+
+def test_a_recovery_with_a_schedule_or_a_limit_is_refused(tmp_path) -> None:
+    tags = '    tags: [lifeboat, "{{ $LIFEBOAT_PLATFORM }}", recovery]\n'
+    assert tags in TEXT
+    for added in (
+        "    concurrency_limit: *one\n",
+        '    schedules: [{slug: x, cron: "0 0 * * *", active: true}]\n',
+    ):
+        text = TEXT.replace(tags, tags + added, 1)
+        with pytest.raises(SettingsError, match="a recovery has no"):
+            declared(tmp_path, text)
+
+
+def test_two_deployments_of_one_name_are_refused(tmp_path) -> None:
+    text = TEXT.replace("flows.ship_wal.ship_wal", "flows.backup_files.backup_files")
+    text = text.replace(".ship-wal", ".backup-files")
+    with pytest.raises(SettingsError, match=r"backup-files is declared twice"):
+        declared(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        (
+            "flows.ship_wal.ship_wal",
+            "flows.ship_wall.ship_wal",
+            "flows.ship_wall.ship_wal: .*No mod",
+        ),
+        ("flows.ship_wal.ship_wal", "flows.drill.ship_wal", "flows.drill.ship_wal: .*not found"),
+        ("{request: {config:", "{request: {confg:", "parameters do not fit"),
+    ],
+)
+def test_what_prefect_would_deploy_and_never_run_is_refused(tmp_path, old, new, told) -> None:
+    with pytest.raises(SettingsError, match=told):
+        deployment.load_flows(declared(tmp_path, TEXT.replace(old, new)))
