@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 import shutil
@@ -299,10 +300,12 @@ class Site:
         processes.free_shared_memory(self.database_directory)
         found: dict[int, psutil.Process] = {}
         for candidate in processes.processes_of(self.database_directory):
-            # The receiver of the WAL has a path in it too, maybe, and is not the database.
-            if candidate.name() == "postgres":
-                members = [candidate, *candidate.children(recursive=True)]
-                found |= {member.pid: member for member in members}
+            # A backend may end while we look; and the receiver of the WAL, which may have a path
+            # in it too, is not the database.
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if candidate.name() == "postgres":
+                    members = [candidate, *candidate.children(recursive=True)]
+                    found |= {member.pid: member for member in members}
         processes.kill(found.values())
         return tuple(f"process {pid}" for pid in sorted(found))
 
