@@ -51,7 +51,7 @@ DEFERRED = ("metrics",)
 HEALTH_SECONDS = 60.0
 
 _HERE = Path(__file__).parent
-PLATFORM = _HERE / "platform"
+_CODE = _HERE / "platform"
 
 
 @dataclass(frozen=True)
@@ -343,7 +343,7 @@ class Site:
     def _make_origin(self) -> None:
         """Put the application's code onto the git host and check it out on the server."""
         work = self.root / "origin" / "work"
-        shutil.copytree(PLATFORM, work, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(_CODE, work, ignore=shutil.ignore_patterns("__pycache__"))
         self._add_to_code(work)
         who = ["-c", "user.name=staging", "-c", "user.email=staging@cad.example.test"]
         git = ["git", "-c", "init.defaultBranch=production", "-c", "core.hooksPath=/dev/null"]
@@ -453,7 +453,7 @@ class Site:
     def _seed(self, store: Store, scale: float, database_bytes: int | None) -> Seeded:
         known = self.secrets()
         with psycopg.connect(self.dsn("cad"), autocommit=True) as connection:
-            connection.execute((PLATFORM / "cad_platform" / "schema.sql").read_text())
+            connection.execute((_CODE / "cad_platform" / "schema.sql").read_text())
             return seed_site(
                 connection,
                 store,
