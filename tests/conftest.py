@@ -19,20 +19,32 @@ settings.register_profile(
 settings.load_profile("shared machine")
 
 
+sys.path.insert(0, str(SCRIPTS))
+try:
+    import docker_engine
+    import fetch_compose
+finally:
+    sys.path.remove(str(SCRIPTS))
+
+_ENGINE_WAS_THERE = pytest.StashKey[bool]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_ENGINE_WAS_THERE] = bool(docker_engine.running_privately())
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End the engine that a test started: not a worker does, for others may still need it."""
+    if not hasattr(config, "workerinput") and not config.stash.get(_ENGINE_WAS_THERE, True):
+        docker_engine.stop()
+
+
 @pytest.fixture(scope="session")
 def docker_host() -> Iterator[str]:
     """A Docker engine with debian:trixie-slim, and Compose v2; DOCKER_HOST names it.
 
-    Mark what uses it with `pytest.mark.xdist_group("docker")`: there is one for all. Where there
-    can be none the test is skipped, and fails if LIFEBOAT_REQUIRE_DOCKER=1.
+    Where there can be none the test is skipped, and fails if LIFEBOAT_REQUIRE_DOCKER=1.
     """
-    sys.path.insert(0, str(SCRIPTS))
-    try:
-        import docker_engine
-        import fetch_compose
-    finally:
-        sys.path.remove(str(SCRIPTS))
-    was_there = docker_engine.running_privately()
     try:
         fetch_compose.find() or fetch_compose.fetch()
         host = docker_engine.ensure()
@@ -47,5 +59,3 @@ def docker_host() -> Iterator[str]:
         del os.environ["DOCKER_HOST"]
     else:
         os.environ["DOCKER_HOST"] = before
-    if not was_there:
-        docker_engine.stop()
