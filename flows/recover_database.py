@@ -14,7 +14,7 @@ def recover_database(request: RecoverDatabase = RecoverDatabase()) -> RunRecord 
 
     Before you start: for a point in time, know the last moment at which the data was right.
 
-    1. Assess: the service, its log, its data directory, its blocks.
+    1. Assess: who else uses the data, the service, its log, its data directory, its blocks.
     2. Show the plan and wait for approval.
     3. Climb the ladder, cheapest cure first, until one holds: restart the service; rename the hot
        copy into place; restore from the local vault; restore from S3. Each replays the WAL to the
@@ -30,6 +30,7 @@ def recover_database(request: RecoverDatabase = RecoverDatabase()) -> RunRecord 
     """
     settings = load_settings(request.config or None)
     with recovery.recovery(settings, "recover-database") as run:
+        restore_database.refuse_strangers(settings)
         assessment = restore_database.assess_database(settings)
         if not request.dry_run:
             restore_database.regain_hot_copy(settings)

@@ -17,14 +17,15 @@ def recover_server(request: RecoverServer) -> RunRecord | RecoveryPlan:
     1. Read the settings and the recovery points from the bucket.
     2. Show the plan and wait for approval.
     3. Clone the application's code, and restore the configuration.
-    4. Restore database, files and models side by side; replay the WAL that reached the bucket. The
+    4. Prepare the services: images are built or pulled.
+    5. Restore database, files and models side by side; replay the WAL that reached the bucket. The
        base copy is that of the newest complete verified set, for WAL brings any base to the newest
        row. Files and models are the newest, for what came by WAL refers to them. What turns out to
        be damaged is replaced by the next best, which the plan and the record name.
-    5. Protect the recovered database: slot and WAL receiver.
-    6. Compare files and models with their digests, and start the critical services.
-    7. Verify the platform.
-    8. Start what was deferred, and let backups go on.
+    6. Protect the recovered database: slot and WAL receiver.
+    7. Compare files and models with their digests, and start the critical services.
+    8. Verify the platform.
+    9. Start what was deferred, and let backups go on.
 
     What it changes: only the directory that was named; the vault is not written to before all
     checks have passed.
@@ -48,6 +49,7 @@ def recover_server(request: RecoverServer) -> RunRecord | RecoveryPlan:
                     "configuration": lambda: rebuild.restore_configuration(found),
                 }
             )
+            rebuild.prepare_stack(found)
             restored = rebuild.restore_data(found)
             restore_database.rearm_wal(settings)
             side_by_side(

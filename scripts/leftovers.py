@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import docker_engine
+
 ROOT = Path(__file__).resolve().parent.parent
 LEFT_BY_TOOLS = (
     *(".pytest_cache", ".ruff_cache", ".hypothesis", ".import_linter_cache", ".coverage"),
@@ -82,12 +84,15 @@ def clean() -> int:
     """
     state, venv = ROOT / ".lifeboat", ROOT / ".venv"
     lifeboat = venv / "bin" / "lifeboat"
+    engine = docker_engine.running_privately()
     if lifeboat.exists() and processes_using(state):
+        environment = {**os.environ, "DOCKER_HOST": engine} if engine else None
         for words in (("stack", "down"), ("down",)):
             try:
-                subprocess.run([lifeboat, *words], cwd=ROOT, timeout=STOP_SECONDS)
+                subprocess.run([lifeboat, *words], cwd=ROOT, env=environment, timeout=STOP_SECONDS)
             except (OSError, subprocess.TimeoutExpired) as error:
                 print(f"lifeboat {' '.join(words)}: {error}", file=sys.stderr)
+    docker_engine.stop()
     if users := processes_using(state, venv):
         print("Nothing was removed, for these still run from here:", file=sys.stderr)
         print(*(f"  {process}" for process in users), sep="\n", file=sys.stderr)

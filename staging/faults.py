@@ -6,7 +6,6 @@ the seed alone, so that a drill can be repeated.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
 import shutil
@@ -15,12 +14,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-import psutil
 import psycopg
 from psycopg import sql
 
 from lifeboat.core.errors import PreconditionError
-from staging import processes
 from staging.platform.cad_platform.models import SUFFIX
 from staging.site import Site
 
@@ -69,7 +66,7 @@ def destroy_data_directory(site: Site, *, seed: int = 0) -> Broken:
     """SIGKILL PostgreSQL and remove its data directory."""
     killed = _kill_postgres(site)
     shutil.rmtree(site.database_directory)
-    gone = Damage("data/postgres", Harm.DELETED)
+    gone = Damage(site.database_directory.name, Harm.DELETED)
     return Broken("destroy_data_directory", "database", (*killed, gone))
 
 
@@ -145,11 +142,9 @@ def lose_server(site: Site, *, seed: int = 0) -> Broken:
     """
     if not site.server.exists():
         raise PreconditionError(f"Losing the server: {site.server} is not there.")
-    processes.free_shared_memory(site.database_directory)
-    killed = processes.kill_all(site.server)
-    shutil.rmtree(site.server)
+    killed = site.lose_server()
     gone = Damage("server", Harm.DELETED, "every directory, /backups included")
-    return Broken("lose_server", "server", (*(_killed(pid) for pid in killed), gone))
+    return Broken("lose_server", "server", (*(Damage(k, Harm.KILLED) for k in killed), gone))
 
 
 FAULTS: dict[str, Callable[..., Broken]] = {
@@ -222,24 +217,10 @@ def harm(path: Path, how: Harm, *, rng: random.Random) -> None:
 
 def _kill_postgres(site: Site) -> tuple[Damage, ...]:
     """SIGKILL the server and all its processes, and wait until none is left."""
-    processes.free_shared_memory(site.database_directory)
-    directory = str(site.database_directory)
-    found: list[psutil.Process] = []
-    for candidate in processes.processes_of(site.database_directory):
-        # A backend may end while we look; and the receiver of the WAL, which may have a path in it
-        # too, is not the database.
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if candidate.name() == "postgres":
-                found += [candidate, *candidate.children(recursive=True)]
-    if not found:
-        raise PreconditionError(f"Killing the database: none runs on {directory}.")
-    unique = {process.pid: process for process in found}
-    processes.kill(unique.values())
-    return tuple(_killed(pid) for pid in sorted(unique))
-
-
-def _killed(pid: int) -> Damage:
-    return Damage(f"process {pid}", Harm.KILLED)
+    killed = site.kill_database()
+    if not killed:
+        raise PreconditionError(f"Killing the database: none runs on {site.database_directory}.")
+    return tuple(Damage(name, Harm.KILLED) for name in killed)
 
 
 def _models(site: Site) -> list[Path]:

@@ -23,6 +23,7 @@ from pathlib import Path
 import httpx
 import psycopg
 
+from staging.compose_site import site_at
 from staging.seed import make_drawing
 from staging.site import DEFAULT_ROOT, Site
 
@@ -280,7 +281,7 @@ def main() -> None:
         parser.error("--rate must be above 0 and --file-share between 0 and 1")
     # The passwords are read now: later the server, and its settings, may be gone.
     load = Load(
-        client_of(Site(arguments.site)),
+        client_of(site_at(arguments.site)),
         Record(arguments.record),
         rate=arguments.rate,
         file_share=arguments.file_share,

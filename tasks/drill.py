@@ -32,7 +32,8 @@ from lifeboat.core.timeline import phase_seconds as phases_of
 from lifeboat.settings import Settings, give_secrets, load_settings
 from lifeboat.tools import filesystem, process, report, s3
 from staging import faults, load
-from staging.site import CRITICAL, DEFERRED, Site
+from staging.compose_site import new_site, site_at
+from staging.site import Site
 from tasks import locks, marks, places, services, verification
 from tasks.orchestration import step
 from tasks.record import current_run
@@ -103,10 +104,11 @@ def set_stage(request: Drill) -> Stage:
 
     Raises PreconditionError unless its lifeboat.yaml says `environment: staging`.
     """
-    site = Site(Path(request.root))
-    if site.root.exists() and any(site.root.iterdir()):
+    earlier = site_at(Path(request.root))
+    if earlier.root.exists() and any(earlier.root.iterdir()):
         # Left by an earlier drill, whatever state that left it in; refuses what is no staging site.
-        site.destroy()
+        earlier.destroy()
+    site = new_site(Path(request.root), kind=request.stack)
     site.create(scale=request.scale)
     settings = load_settings(site.settings_path)
     if settings.environment != "staging":
@@ -115,7 +117,7 @@ def set_stage(request: Drill) -> Stage:
             hint="Nothing was touched. A drill breaks only a staging platform.",
         )
     give_secrets(site.environment())
-    site.start((*CRITICAL, *DEFERRED))
+    site.start()
     services.stack_of(settings).start(["wal-receiver"])
     return Stage(site=site, settings=settings)
 

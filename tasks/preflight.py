@@ -161,12 +161,12 @@ def _directories(settings: Settings) -> str:
 def _rename(settings: Settings) -> str:
     """The hot copy is worth its disk only where it can be renamed into place."""
     data, local = settings.database.data_directory, settings.vault.local
-    there = _existing(local)
-    if _existing(data.parent).stat().st_dev != there.stat().st_dev:
+    # Tried, because a bind mount of the same file system refuses too.
+    if not filesystem.can_rename(_existing(local), _existing(data.parent)):
         raise PreconditionError(
-            f"Comparing file systems: {local} and {data.parent} are not on the same one, so that a "
-            "hot copy must be copied instead of renamed.",
-            hint="Put vault.local on the data directory's file system.",
+            f"Renaming from {local} to {data.parent}: they are not on one mount, so that a hot "
+            "copy must be copied instead of renamed.",
+            hint="Put vault.local on the data directory's file system, below the same mount.",
         )
     return f"same file system, {filesystem.free_bytes(local) / 1e9:.1f} GB free"
 

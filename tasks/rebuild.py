@@ -42,7 +42,9 @@ from tasks import (
     clock,
     integrity,
     places,
+    programs,
     repair,
+    services,
     settings_in_vault,
     vault,
     wal_continuity,
@@ -106,7 +108,8 @@ def read_vault(request: RecoverServer) -> Rebuild:
             f"{request.platform!r}.",
             hint="Nothing was touched. Look at --bucket, --prefix and --approve.",
         )
-    postgres.tools_version(settings.database.bin_directory)
+    if settings.database.programs == "host":
+        postgres.tools_version(settings.database.bin_directory)
     points = catalogue.list_points(settings, tiers=(Tier.S3,), also_accepted=request.trust)
     newest = {
         asset: choose_point(points, asset=asset, tiers=(Tier.S3,))
@@ -205,6 +208,12 @@ def restore_configuration(found: Rebuild) -> None:
         target = found.new_place(told.path)
         target.parent.mkdir(parents=True, exist_ok=True)
         store.restore(source.snapshot, subfolder=told.path, target=target, overwrite="always")
+
+
+def prepare_stack(found: Rebuild) -> None:
+    """With code and configuration there: images, empty volumes, and the database's programs."""
+    services.prepare_services(found.settings)
+    programs.bring_programs(found.settings)
 
 
 def restore_data(found: Rebuild) -> Restored:

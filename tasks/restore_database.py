@@ -133,8 +133,9 @@ def bring_base(settings: Settings, point: RecoveryPoint, tier: Tier) -> Incoming
             shutil.rmtree(incoming, ignore_errors=True)
             raise
         filesystem.sync_tree(incoming)
-    if data.exists():
-        filesystem.take_ownership_of(incoming, like=data)
+    # Where a cluster lies its owner is right; what the backup says holds where there is none.
+    there = data if (data / "PG_VERSION").exists() else incoming / "PG_VERSION"
+    filesystem.take_ownership_of(incoming, like=there)
     return Incoming(directory=incoming, facts=facts, tier=tier, hot_copy=copy)
 
 
@@ -244,6 +245,17 @@ def take_away(settings: Settings, incoming: Incoming) -> None:
             aside = aside.with_name(f"{aside.name}-{incoming.facts.point}")
         data.rename(aside)
         run.moved_aside(f"what the rung {incoming.tier} had put in place", aside)
+
+
+def refuse_strangers(settings: Settings) -> None:
+    """Raise PreconditionError if a container that is not ours could write to the data directory."""
+    data = settings.database.data_directory
+    strangers = stack_of(settings).strangers_at(data)
+    if strangers:
+        raise PreconditionError(
+            f"Looking who else uses {data}: {', '.join(strangers)}.",
+            hint="Nothing was touched. Stop it first: what it writes would be lost, or worse.",
+        )
 
 
 def refuse_running_stranger(settings: Settings) -> None:

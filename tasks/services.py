@@ -5,21 +5,41 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from lifeboat.core.timeline import Phase
-from lifeboat.settings import Settings
-from lifeboat.tools.stacks import ComposeStack, ProcessStack, ServiceState, ServiceStatus, Stack
+from lifeboat.settings import ComposeRunner, ProcessRunner, Settings
+from lifeboat.tools.stacks import (
+    ComposeStack,
+    JointStack,
+    ProcessStack,
+    ServiceState,
+    ServiceStatus,
+    Stack,
+)
 from tasks.orchestration import step
 
 
 def stack_of(settings: Settings) -> Stack:
     """The stack that lifeboat.yaml describes; it need not be running."""
     told = settings.stack
-    if told.kind == "process":
-        return ProcessStack(told.supervisor_config)
+    platform = _stack_of(settings, told)
+    if told.backup_stack is None:
+        return platform
+    beside = _stack_of(settings, told.backup_stack)
+    return JointStack(platform, beside, beside_names=told.backup_services)
+
+
+def _stack_of(settings: Settings, runner: ProcessRunner | ComposeRunner) -> Stack:
+    if isinstance(runner, ProcessRunner):
+        return ProcessStack(runner.supervisor_config)
+    return compose_stack_of(settings, runner)
+
+
+def compose_stack_of(settings: Settings, runner: ComposeRunner) -> ComposeStack:
+    """The containers alone, without what runs beside them."""
     return ComposeStack(
-        told.compose_file,
-        env_file=told.env_file,
-        project_name=told.project_name,
-        program=settings.compose_program(),
+        runner.compose_file,
+        env_file=runner.env_file,
+        project_name=runner.project_name,
+        program=settings.compose_program(runner),
     )
 
 
@@ -37,6 +57,12 @@ def stop_services(settings: Settings, services: Collection[str]) -> None:
 @step(Phase.START, retries=1)
 def start_services(settings: Settings, services: Collection[str]) -> None:
     stack_of(settings).start(services)
+
+
+@step(Phase.FETCH, retries=1)
+def prepare_services(settings: Settings) -> None:
+    """Bring what the services need before they can start: images, empty volumes."""
+    stack_of(settings).prepare()
 
 
 @step(Phase.START, retries=1)

@@ -1,4 +1,4 @@
-"""What tests of several levels share: a Docker engine, and how property tests run."""
+"""What holds for all tests, and what several levels share: a Docker engine."""
 
 from __future__ import annotations
 
@@ -10,29 +10,41 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
+
 # How fast examples are made depends on what else the machine is doing, and is no defect.
 settings.register_profile(
     "shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("shared machine")
 
-SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
+
+sys.path.insert(0, str(SCRIPTS))
+try:
+    import docker_engine
+    import fetch_compose
+finally:
+    sys.path.remove(str(SCRIPTS))
+
+_ENGINE_WAS_THERE = pytest.StashKey[bool]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_ENGINE_WAS_THERE] = bool(docker_engine.running_privately())
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End the engine that a test started: not a worker does, for others may still need it."""
+    if not hasattr(config, "workerinput") and not config.stash.get(_ENGINE_WAS_THERE, True):
+        docker_engine.stop()
 
 
 @pytest.fixture(scope="session")
 def docker_host() -> Iterator[str]:
     """A Docker engine with debian:trixie-slim, and Compose v2; DOCKER_HOST names it.
 
-    Use it in one file alone: whoever started the engine stops it. Where there can be none the test
-    is skipped, and fails if LIFEBOAT_REQUIRE_DOCKER=1.
+    Where there can be none the test is skipped, and fails if LIFEBOAT_REQUIRE_DOCKER=1.
     """
-    sys.path.insert(0, str(SCRIPTS))
-    try:
-        import docker_engine
-        import fetch_compose
-    finally:
-        sys.path.remove(str(SCRIPTS))
-    was_there = docker_engine.running_privately()
     try:
         fetch_compose.find() or fetch_compose.fetch()
         host = docker_engine.ensure()
@@ -47,5 +59,3 @@ def docker_host() -> Iterator[str]:
         del os.environ["DOCKER_HOST"]
     else:
         os.environ["DOCKER_HOST"] = before
-    if not was_there:
-        docker_engine.stop()

@@ -77,6 +77,35 @@ class What(StrEnum):
 
 
 @app.command()
+def enrol(
+    config: ConfigOption = None,
+    superuser: Annotated[
+        str, typer.Option(help="The database's superuser, let in without a password from inside.")
+    ] = "postgres",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be changed; change nothing.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Let Lifeboat into the platform's running database: role, pg_hba.conf, slot, programs."""
+    choose_orchestrator(without_prefect=True, with_prefect=False)
+    from flows.enrol import enrol as flow
+    from lifeboat.core.requests import Enrol
+
+    request = Enrol(config=str(config or ""), superuser=superuser, dry_run=dry_run)
+    done = flow(request)
+    if as_json:
+        typer.echo(done.model_dump_json(indent=2))
+        return
+    would = "would be changed" if dry_run else "changed"
+    typer.echo(f"{would}: nothing" if not done.changed else f"{would}:")
+    for line in done.changed:
+        typer.echo(f"  {line}")
+    for line in done.advice:
+        typer.echo(f"look at this yourself: {line}")
+
+
+@app.command()
 def backup(
     what: Annotated[
         What, typer.Argument(help="One asset, or the whole platform as one coherent set.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -24,6 +24,10 @@ app.add_typer(stack, name="stack")
 RootOption = Annotated[
     Path, typer.Option("--root", help="Directory of the staging platform, all of it.")
 ]
+KindOption = Annotated[
+    Literal["process", "compose"],
+    typer.Option("--stack", help="What it runs as: plain processes, or containers."),
+]
 _ROOT = Path(".lifeboat/staging")
 
 
@@ -33,6 +37,7 @@ def drill(
         list[str] | None,
         typer.Option("--scenario", help="database, files, models or server; may be repeated."),
     ] = None,
+    kind: KindOption = "process",
     root: RootOption = _ROOT,
     reports: Annotated[Path, typer.Option(help="Where the report is left.")] = Path(
         ".lifeboat/drills"
@@ -64,6 +69,7 @@ def drill(
     chosen = {"scenarios": scenario} if scenario else {}
     request = checked(
         Drill,
+        stack=kind,
         root=str(root),
         reports=str(reports),
         scale=scale,
@@ -93,13 +99,15 @@ def drill(
 def up(
     root: RootOption = _ROOT,
     scale: Annotated[float, typer.Option(help="Size of the sample data, when it is made.")] = 1.0,
+    kind: KindOption = "process",
 ) -> None:
     """Make the staging platform where there is none, start it, and say how to reach it."""
     choose_orchestrator(without_prefect=True, with_prefect=False)
-    from staging.site import Site
+    from staging.compose_site import new_site, site_at
 
-    site = Site(root)
+    site = site_at(root)
     if not site.exists:
+        site = new_site(root, kind=kind)
         site.create(scale=scale)
     site.start()
     site.stack.start(["wal-receiver"])
@@ -119,9 +127,9 @@ def down(
     remove: Annotated[bool, typer.Option("--remove", help="Remove it from the disk too.")] = False,
 ) -> None:
     """Stop the staging platform and its S3 store."""
-    from staging.site import Site
+    from staging.compose_site import site_at
 
-    site = Site(root)
+    site = site_at(root)
     if remove:
         site.destroy()
     else:
@@ -131,9 +139,9 @@ def down(
 @stack.command()
 def status(root: RootOption = _ROOT, as_json: JsonOption = False) -> None:
     """Show the services of the staging platform."""
-    from staging.site import Site
+    from staging.compose_site import site_at
 
-    found = Site(root).status()
+    found = site_at(root).status()
     if as_json:
         told = [
             {"name": s.name, "state": s.state, "pid": s.pid, "memory_bytes": s.memory_bytes}
@@ -154,13 +162,13 @@ def break_(
 ) -> None:
     """Let a disaster happen to the staging platform."""
     from staging import faults
-    from staging.site import Site
+    from staging.compose_site import site_at
 
     if fault == "list":
         for name, act in faults.FAULTS.items():
             typer.echo(f"{name.replace('_', '-'):24} {(act.__doc__ or '').splitlines()[0]}")
         return
-    done = faults.break_site(Site(root), fault, seed=seed)
+    done = faults.break_site(site_at(root), fault, seed=seed)
     if as_json:
         damages = [{"name": d.name, "harm": d.harm, "detail": d.detail} for d in done.damages]
         typer.echo(json.dumps({"fault": done.fault, "damages": damages}, indent=2))

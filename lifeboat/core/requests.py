@@ -32,6 +32,15 @@ class _Request(BaseModel):
     )
 
 
+class Enrol(_Request):
+    """Let Lifeboat into the platform's running database."""
+
+    superuser: str = Field(
+        default="postgres", min_length=1, description="The database's superuser."
+    )
+    dry_run: bool = Field(default=False, description="Say what would be changed; change nothing.")
+
+
 class _Recovery(_Request):
     source: Source = Field(
         default="cheapest",
@@ -241,6 +250,10 @@ class Drill(BaseModel):
 
     root: str = Field(
         default=".lifeboat/staging", description="Directory of the staging platform; made anew."
+    )
+    stack: Literal["process", "compose"] = Field(
+        default="process",
+        description="What the staging platform runs as: plain processes, or containers.",
     )
     reports: str = Field(
         default=".lifeboat/drills", description="Directory in which the report is left."

@@ -20,7 +20,13 @@ from lifeboat.settings.environment import (
     secret_of_environment,
 )
 from lifeboat.settings.loading import load_settings
-from lifeboat.settings.model import S3, ComposeStackSettings, Keep, ProcessStackSettings, Settings
+from lifeboat.settings.model import S3, Keep, Settings
+from lifeboat.settings.stack import (
+    ComposeRunner,
+    ComposeStackSettings,
+    ProcessRunner,
+    ProcessStackSettings,
+)
 from lifeboat.settings.yaml_model import read_model
 
 __all__ = [
@@ -29,8 +35,10 @@ __all__ = [
     "S3",
     "SECRETS",
     "TOOLS",
+    "ComposeRunner",
     "ComposeStackSettings",
     "Keep",
+    "ProcessRunner",
     "ProcessStackSettings",
     "Settings",
     "default_config_path",

@@ -18,6 +18,7 @@ def contradictions(settings: Settings) -> Iterator[Mistake]:
     yield from _names_used_twice(settings)
     yield from _places_in_each_other(settings)
     yield from _unknown_sessions(settings.checks)
+    yield from _programs_of_no_image(settings)
     yield from _public_and_not_kept(settings)
 
 
@@ -46,6 +47,16 @@ def _unknown_services(settings: Settings) -> Iterator[Mistake]:
                     (section, "services", index),
                     f"{name} is not among the services of `stack`" + _close(name, known),
                 )
+
+
+def _programs_of_no_image(settings: Settings) -> Iterator[Mistake]:
+    if settings.database.programs == "image":
+        if settings.stack.kind != "compose":
+            yield Mistake(("database", "programs"), "only a stack of kind `compose` has images")
+        if settings.database.bin_directory is None:
+            yield Mistake(
+                ("database", "programs"), "`image` needs bin_directory, where they are put"
+            )
 
 
 def _names_used_twice(settings: Settings) -> Iterator[Mistake]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from lifeboat.settings.base import VOLUMES_DIRECTORY
 from lifeboat.settings.contradictions import contradictions
 from lifeboat.settings.environment import CONFIG_VARIABLE, default_config_path
 from lifeboat.settings.model import Settings
@@ -30,9 +33,17 @@ def load_settings(path: Path | str | None = None, *, directory: Path | None = No
         Settings,
         what="the settings",
         where_hint=f"Name it with --config or {CONFIG_VARIABLE}, or change to its directory.",
-        context={"directory": directory or file.parent},
+        context=lambda data: _context(data, below=directory or file.parent),
         contradictions=contradictions,
         why_required=_WHY_REQUIRED,
     )
     settings._file = directory / file.name if directory else file
     return settings
+
+
+def _context(data: Mapping[str, Any], *, below: Path) -> dict[str, Path]:
+    """What paths in all sections need to know: what they are below, and where volumes lie."""
+    stack = data.get("stack")
+    told = stack.get("volumes_directory") if isinstance(stack, Mapping) else None
+    volumes = told if isinstance(told, str) else VOLUMES_DIRECTORY
+    return {"directory": below, "volumes": below / volumes}

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo
+from pydantic import AfterValidator, Field, PrivateAttr
 
 from lifeboat.core.card import CardSettings
 from lifeboat.core.checklist import PLACEHOLDER, Checks
@@ -16,6 +15,7 @@ from lifeboat.core.errors import SettingsError
 from lifeboat.core.protection import LockMode, Protection
 from lifeboat.core.secrecy import Secret
 from lifeboat.core.suspicion import Policy as Suspicion
+from lifeboat.settings.base import Name, Section, SitePath, resolve_repository
 from lifeboat.settings.environment import (
     DEFAULT_NAME,
     SECRETS,
@@ -25,34 +25,10 @@ from lifeboat.settings.environment import (
     read_secrets,
     secrets_of_environment,
 )
+from lifeboat.settings.stack import ComposeRunner, StackSettings
 
 
-def _resolve(value: Path, info: ValidationInfo) -> Path:
-    """Below the directory of lifeboat.yaml; symbolic links stay, a restore must not follow them."""
-    value = value.expanduser()
-    if info.context and "directory" in info.context:
-        return Path(os.path.normpath(info.context["directory"] / value))
-    return value
-
-
-def _resolve_repository(value: str, info: ValidationInfo) -> str:
-    # `https://host/path` and `user@host:path` are git's; the rest are paths.
-    if ":" in value:
-        return value
-    return str(_resolve(Path(value), info))
-
-
-SitePath = Annotated[Path, AfterValidator(_resolve)]
-"""A path; a relative one is below the directory of lifeboat.yaml."""
-
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=63)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Objectives(_Section):
+class Objectives(Section):
     """What the plan promises."""
 
     rto_seconds: float = Field(
@@ -63,65 +39,17 @@ class Objectives(_Section):
     )
 
 
-class _Services(_Section):
-    critical_services: tuple[str, ...] = Field(
-        min_length=1,
-        description="Services without which the platform is down, in their order of starting.",
-    )
-    deferred_services: tuple[str, ...] = Field(
-        default=(), description="Services that are started after the platform has been verified."
-    )
-    backup_services: tuple[str, ...] = Field(
-        default=(),
-        description="Services that make backups (the WAL receiver, the keeper); a recovery starts "
-        "them last, so that they never back up what is not proven.",
-    )
-
-    @property
-    def services(self) -> tuple[str, ...]:
-        """All that are named here."""
-        return (*self.critical_services, *self.deferred_services, *self.backup_services)
-
-
-class ProcessStackSettings(_Services):
-    """Services as plain processes under supervisor."""
-
-    kind: Literal["process"] = Field(description="What runs the services: `process` or `compose`.")
-    supervisor_config: SitePath = Field(description="supervisor's configuration file.")
-
-
-class ComposeStackSettings(_Services):
-    """Services as containers of Docker Compose."""
-
-    kind: Literal["compose"] = Field(description="What runs the services: `process` or `compose`.")
-    compose_file: SitePath = Field(description="The Compose file, docker-compose.prod.yml.")
-    env_file: SitePath | None = Field(
-        default=None, description="Environment file that is given to `docker compose --env-file`."
-    )
-    project_name: Name | None = Field(
-        default=None, description="Name of the Compose project; default: Compose's own."
-    )
-    compose_program: SitePath | None = Field(
-        default=None,
-        description="Compose v2 as a program of its own; default: the one in the tool folder, or "
-        "else the plugin of `docker`, or `docker-compose` on PATH.",
-    )
-
-
-StackSettings = Annotated[ProcessStackSettings | ComposeStackSettings, Field(discriminator="kind")]
-
-
-class Code(_Section):
+class Code(Section):
     """The platform's application code."""
 
-    repository: Annotated[str, AfterValidator(_resolve_repository)] = Field(
+    repository: Annotated[str, AfterValidator(resolve_repository)] = Field(
         min_length=1, description="URL or path of the git repository."
     )
     branch: str = Field(default="production", min_length=1, description="Branch that is deployed.")
     directory: SitePath = Field(description="Where the code is checked out.")
 
 
-class Database(_Section):
+class Database(Section):
     """The platform's PostgreSQL, and the role with REPLICATION that backs it up."""
 
     service: str = Field(description="Name of the database's service in the stack.")
@@ -140,6 +68,11 @@ class Database(_Section):
         description="Directory of PostgreSQL's programs (pg_basebackup, pg_verifybackup, ...), of "
         "the server's major version; default: those on PATH.",
     )
+    programs: Literal["host", "image"] = Field(
+        default="host",
+        description="host: PostgreSQL's programs are installed on this host. image: they are taken "
+        "out of the image of `service` and put where bin_directory says.",
+    )
     wal: Literal["synchronous", "asynchronous"] = Field(
         default="asynchronous",
         description="synchronous: a commit waits until the WAL receiver has it too, so that no "
@@ -148,7 +81,7 @@ class Database(_Section):
     )
 
 
-class Files(_Section):
+class Files(Section):
     """The file storage."""
 
     directories: Mapping[Name, SitePath] = Field(
@@ -164,7 +97,7 @@ class Files(_Section):
     )
 
 
-class Models(_Section):
+class Models(Section):
     """The AI models."""
 
     directories: Mapping[Name, SitePath] = Field(
@@ -181,10 +114,10 @@ class Models(_Section):
     )
 
 
-class PublicConfig(_Section):
+class PublicConfig(Section):
     """The part of the configuration that holds no secret, and the git repository that keeps it."""
 
-    repository: Annotated[str, AfterValidator(_resolve_repository)] = Field(
+    repository: Annotated[str, AfterValidator(resolve_repository)] = Field(
         min_length=1, description="URL or path of the git repository; a path is made if missing."
     )
     branch: str = Field(default="main", min_length=1, description="Branch that is committed to.")
@@ -200,7 +133,7 @@ class PublicConfig(_Section):
     )
 
 
-class Config(_Section):
+class Config(Section):
     """The configuration: all that a blank machine needs besides code and data."""
 
     paths: tuple[SitePath, ...] = Field(
@@ -213,7 +146,7 @@ class Config(_Section):
     )
 
 
-class S3(_Section):
+class S3(Section):
     """The copy off this host."""
 
     endpoint: str | None = Field(
@@ -251,7 +184,7 @@ class S3(_Section):
     )
 
 
-class Vault(_Section):
+class Vault(Section):
     """Where backups are kept: on this host and in S3."""
 
     local: SitePath = Field(
@@ -265,7 +198,7 @@ class Vault(_Section):
     )
 
 
-class Keep(_Section):
+class Keep(Section):
     """How often the keeper works, on a host without a Prefect server."""
 
     wal_seconds: float = Field(default=60, gt=0, description="Between shipments of WAL to S3.")
@@ -300,7 +233,7 @@ class Keep(_Section):
     watch_seconds: float = Field(default=300, gt=0, description="Between looks at the objectives.")
 
 
-class Retention(_Section):
+class Retention(Section):
     """How long recovery points are kept; never fewer than `minimum`, nor without a verified one."""
 
     local_days: float = Field(default=30, gt=0, description="Days in the local vault.")
@@ -310,7 +243,7 @@ class Retention(_Section):
     )
 
 
-class Watch(_Section):
+class Watch(Section):
     """What watch-objectives takes for an alarm, besides RTO and RPO."""
 
     late_factor: float = Field(
@@ -347,7 +280,7 @@ class Watch(_Section):
     )
 
 
-class Recovery(_Section):
+class Recovery(Section):
     """The time box of each rung of the database's ladder; then the next one is tried."""
 
     restart_seconds: float = Field(
@@ -362,7 +295,7 @@ class Recovery(_Section):
     s3_seconds: float = Field(default=7200, gt=0, description="Restore from S3 and replay the WAL.")
 
 
-class Settings(_Section):
+class Settings(Section):
     """All of lifeboat.yaml. Made by `load_settings`."""
 
     platform: str = Field(
@@ -464,10 +397,9 @@ class Settings(_Section):
         """Replace each `${NAME}` by the secret of that name. Raises SettingsError as `secret`."""
         return PLACEHOLDER.sub(lambda match: self.secret(match[1]), text)
 
-    def compose_program(self) -> Path | None:
+    def compose_program(self, runner: ComposeRunner) -> Path | None:
         """Give Compose as configured, or the one in the tool folder; None: what is installed."""
-        told = self.stack.compose_program if self.stack.kind == "compose" else None
-        return told or find_compose(self.directory)
+        return runner.compose_program or find_compose(self.directory)
 
     def restic_program(self) -> Path:
         """Give restic as configured, or the one of `make setup`, or else the one on PATH.

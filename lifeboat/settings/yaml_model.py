@@ -29,17 +29,20 @@ def read_model(
     *,
     what: str,
     where_hint: str,
-    context: Mapping[str, Any] | None = None,
+    context: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda _: {},
     contradictions: Callable[[M], Iterable[Mistake]] = lambda _: (),
     why_required: Mapping[str, str] = types.MappingProxyType({}),
 ) -> M:
     """Read a file whose keys are those of `model`; `what` is its name in messages.
 
+    `context` makes what the model's validators are given from the data, which is not proven yet.
+
     Raises SettingsError with every mistake, each as `file:line: key: what is wrong`.
     """
     data = _read_yaml(file, what, where_hint)
+    plain = _plain(data)
     try:
-        found = model.model_validate(_plain(data), context=context)
+        found = model.model_validate(plain, context=context(plain))
     except ValidationError as error:
         mistakes = list(_mistakes(error, model, why_required))
         raise _error_of(file, data, mistakes, what) from error

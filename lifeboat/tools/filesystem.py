@@ -15,6 +15,7 @@ import itertools
 import os
 import shutil
 import stat
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -256,17 +257,43 @@ def bring(source: Path, target: Path) -> None:
     sync_directory(target.parent)
 
 
+def can_rename(source: Path, target: Path) -> bool:
+    """Whether what lies in one directory can be renamed into the other; tried with a probe."""
+    with tempfile.TemporaryDirectory(prefix=".lifeboat-", dir=source) as probe:
+        moved = target / Path(probe).name
+        try:
+            os.rename(probe, moved)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            return False
+        os.rename(moved, probe)
+    return True
+
+
 def _copy_tree(source: Path, target: Path) -> None:
     _, size = tree_size(source)
     require_free(target.parent, size, doing=f"Copying {source} to {target.parent}")
     part = target.with_name(f"{target.name}.part")
     try:
         shutil.copytree(source, part, symlinks=True, copy_function=copy_file)
+        _keep_owners(source, part)
         sync_tree(part)
         part.rename(target)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
+
+
+def _keep_owners(source: Path, copy: Path) -> None:
+    """Give a copied tree the owners of its source: a database may not read another one's files."""
+    if os.geteuid() != 0:
+        return  # nobody else can give files away
+    for parent, directories, files in os.walk(source):
+        there = copy / os.path.relpath(parent, source)
+        for name in (".", *directories, *files):
+            seen = os.lstat(os.path.join(parent, name))
+            os.chown(there / name, seen.st_uid, seen.st_gid, follow_symlinks=False)
 
 
 def copy_file(source: str | Path, target: str | Path) -> str:

@@ -35,6 +35,7 @@ _STILL_OPEN_SECONDS = 1.0  # how long an ended program's pipe is read that anoth
 _INHERITED = frozenset(
     {
         *("PATH", "HOME", "USER", "LOGNAME", "LANG", "TMPDIR", "TZ", "SSH_AUTH_SOCK"),
+        *("DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_CONFIG"),
         *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
     }
 )
@@ -332,14 +333,14 @@ def _pump(
         now = time.monotonic()
         if deadline is not None and now >= deadline:
             raise _TimedOut
-        if not ended and child.poll() is not None:
-            # What it said in its last moment may still be in the pipe, however long it was silent.
-            ended, last_heard = True, now
-        if ended and now - last_heard > _STILL_OPEN_SECONDS:
+        patience = _LOOK_SECONDS if deadline is None else min(_LOOK_SECONDS, deadline - now)
+        ended = child.poll() is not None
+        ready = selector.select(patience)
+        # Only if there is nothing to read: on a busy machine it is we who come late.
+        if ended and not ready and now - last_heard > _STILL_OPEN_SECONDS:
             log.debug("%d has ended, but something that it started holds its output", child.pid)
             return
-        patience = _LOOK_SECONDS if deadline is None else min(_LOOK_SECONDS, deadline - now)
-        for key, _ in selector.select(patience):
+        for key, _ in ready:
             last_heard = now
             if isinstance(key.data, memoryview):
                 _feed(selector, key)

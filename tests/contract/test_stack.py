@@ -105,7 +105,7 @@ def compose_stack(directory):
     scope="module",
     params=[
         pytest.param(process_stack, id="processes"),
-        pytest.param(compose_stack, id="containers"),
+        pytest.param(compose_stack, id="containers", marks=pytest.mark.xdist_group("docker")),
     ],
 )
 def stack(request, tmp_path_factory):
@@ -215,8 +215,18 @@ def test_run_in_runs_beside_the_service(stack):
     stack.up(["good"])
     said = stack.run_in("good", ["sh", "-c", "echo $COLOUR $SIZE; basename $(pwd)"])
     assert said.split() == ["blue", "10", "work"]
+    assert stack.run_in("good", ["cat"], input=b"by standard input") == "by standard input"
     with pytest.raises(CommandFailed, match="exit code 7"):
         stack.run_in("good", ["sh", "-c", "exit 7"])
+
+
+def test_prepare_starts_nothing(stack):
+    stack.down()
+    stack.prepare()
+    stack.prepare(["good"])
+    assert not any(s.pid for s in stack.status())
+    with pytest.raises(PreconditionError, match="no service nonsense"):
+        stack.prepare(["nonsense"])
 
 
 def test_down_ends_everything(stack):

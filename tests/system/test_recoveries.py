@@ -37,6 +37,7 @@ class Shell:
 
     site: Site
     outside: Path
+    patience_seconds: float = 150
 
     def start(self, *words: str, **environment: str) -> subprocess.Popen:
         kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
@@ -56,7 +57,7 @@ class Shell:
 
     def run(self, *words: str, ok: int = 0, **environment: str) -> subprocess.CompletedProcess:
         child = self.start(*words, **environment)
-        out, error = child.communicate(timeout=150)
+        out, error = child.communicate(timeout=self.patience_seconds)
         assert child.returncode == ok, f"{words}: exit {child.returncode}\n{error}\n{out}"
         for secret in self.site.environment().values():
             assert secret not in out + error

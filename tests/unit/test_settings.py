@@ -123,6 +123,49 @@ def test_a_compose_stack_has_other_keys(write) -> None:
     assert load_settings(write(text)).stack.compose_file.name == "docker-compose.prod.yml"
 
 
+COMPOSE = GOOD.replace("kind: process", "kind: compose").replace(
+    "supervisor_config: config/supervisord.conf", "compose_file: docker-compose.prod.yml"
+)
+
+
+@pytest.mark.parametrize(
+    ("told", "meant"),
+    [
+        ("volume:cad_pgdata", "/var/lib/docker/volumes/cad_pgdata/_data"),
+        ("volume:cad_pgdata/17/main", "/var/lib/docker/volumes/cad_pgdata/_data/17/main"),
+    ],
+)
+def test_a_volume_is_where_docker_keeps_it(write, told: str, meant: str) -> None:
+    settings = load_settings(write(COMPOSE.replace("data/postgres", told)))
+    assert settings.database.data_directory == Path(meant)
+
+
+def test_docker_may_keep_its_volumes_elsewhere(write, tmp_path: Path) -> None:
+    text = COMPOSE.replace("data/postgres", "volume:cad_pgdata")
+    elsewhere = text.replace("kind: compose", "kind: compose\n  volumes_directory: /mnt/volumes")
+    settings = load_settings(write(elsewhere))
+    assert settings.database.data_directory == Path("/mnt/volumes/cad_pgdata/_data")
+    below = text.replace("kind: compose", "kind: compose\n  volumes_directory: docker/volumes")
+    settings = load_settings(write(below))
+    assert settings.database.data_directory == tmp_path / "docker/volumes/cad_pgdata/_data"
+
+
+@pytest.mark.parametrize("wrong", ["volume:", "volume:a b", "volume:a/../../etc"])
+def test_what_is_no_volume_is_refused(write, wrong: str) -> None:
+    with pytest.raises(SettingsError, match="data_directory: a volume is `volume:NAME`"):
+        load_settings(write(COMPOSE.replace("data/postgres", f'"{wrong}"')))
+
+
+def test_lifeboats_own_services_may_run_beside(write, tmp_path: Path) -> None:
+    text = COMPOSE.replace(
+        "kind: compose",
+        "kind: compose\n  backup_services: [wal-receiver]\n"
+        "  backup_stack: {kind: process, supervisor_config: lifeboat.conf}",
+    )
+    settings = load_settings(write(text))
+    assert settings.stack.backup_stack.supervisor_config == tmp_path / "lifeboat.conf"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [

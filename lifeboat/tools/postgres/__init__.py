@@ -39,6 +39,12 @@ from lifeboat.tools.postgres.replication import (
     slot_of,
     slot_restart_lsn,
 )
+from lifeboat.tools.postgres.roles import (
+    identifier,
+    literal,
+    password_verifier,
+    require_replication,
+)
 from lifeboat.tools.postgres.scratch import (
     check_everything,
     databases,
@@ -88,10 +94,13 @@ __all__ = [
     "finish_recovery",
     "flushed_to",
     "free_slot",
+    "identifier",
     "identify",
     "last_commit_at",
+    "literal",
     "name_moment",
     "now",
+    "password_verifier",
     "prepare_scratch",
     "query",
     "read_every_block",
@@ -99,6 +108,7 @@ __all__ = [
     "receive_wal",
     "receiver_of",
     "recovered_to",
+    "require_replication",
     "require_same_major",
     "row_counts",
     "salvage_segments",

@@ -80,7 +80,7 @@ def query(
             cursor = connection.execute(text, params or None)  # type: ignore[arg-type]
             return cursor.fetchall() if cursor.description else []
     except psycopg.Error as error:
-        raise _error_of(error, doing) from error
+        raise error_of(error, doing) from error
 
 
 def _connect(server: Connection, timeout_seconds: float = 10.0) -> psycopg.Connection:
@@ -97,7 +97,7 @@ def _connect(server: Connection, timeout_seconds: float = 10.0) -> psycopg.Conne
     )
 
 
-def _error_of(error: psycopg.Error, doing: str) -> RecoveryError:
+def error_of(error: psycopg.Error, doing: str) -> RecoveryError:
     what = " ".join(str(error).split())
     if error.sqlstate in _DAMAGE:
         return VerificationFailed(f"{doing}: its data is damaged ({what}).")
@@ -213,7 +213,7 @@ def name_moment(
                 [(lsn,)] = connection.execute(f"SELECT {function}::text", words).fetchall()  # type: ignore[arg-type]
                 connection.execute("SELECT pg_logical_emit_message(true, 'lifeboat', %s)", [name])
     except psycopg.Error as error:
-        raise _error_of(error, doing) from error
+        raise error_of(error, doing) from error
     return Moment(lsn=lsn, is_named=may_name, rows=rows)
 
 
@@ -251,7 +251,7 @@ def row_counts(server: Connection) -> dict[str, int]:
                 [(counts[f"{schema}.{table}"],)] = connection.execute(told).fetchall()
             return counts
     except psycopg.Error as error:
-        raise _error_of(error, doing) from error
+        raise error_of(error, doing) from error
 
 
 def sequences(server: Connection) -> dict[str, int]:
@@ -288,7 +288,7 @@ def read_every_row(server: Connection) -> None:
     except psycopg.errors.UndefinedTable:
         raise TransientError(f"{doing}: it was dropped meanwhile.") from None
     except psycopg.Error as error:
-        raise _error_of(error, doing) from error
+        raise error_of(error, doing) from error
 
 
 def _readings(connection: psycopg.Connection) -> Iterator[tuple[str, sql.Composable]]:

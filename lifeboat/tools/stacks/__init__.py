@@ -5,7 +5,8 @@ Compose, `ProcessStack` plain processes under supervisor.
 """
 
 from lifeboat.tools.stacks.compose import ComposeStack
+from lifeboat.tools.stacks.joint import JointStack
 from lifeboat.tools.stacks.protocol import ServiceState, ServiceStatus, Stack
 from lifeboat.tools.stacks.supervisor import ProcessStack
 
-__all__ = ["ComposeStack", "ProcessStack", "ServiceState", "ServiceStatus", "Stack"]
+__all__ = ["ComposeStack", "JointStack", "ProcessStack", "ServiceState", "ServiceStatus", "Stack"]

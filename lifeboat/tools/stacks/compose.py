@@ -40,6 +40,7 @@ class _Project:
     name: str
     services: tuple[str, ...]
     grace_seconds: Mapping[str, float]
+    images: Mapping[str, str]
 
 
 class ComposeStack:
@@ -125,7 +126,14 @@ class ComposeStack:
         """
         self.stop(tuple(reversed(self._project().services)))
 
-    def run_in(self, service: str, argv: Sequence[str], *, timeout_seconds: float = 60.0) -> str:
+    def run_in(
+        self,
+        service: str,
+        argv: Sequence[str],
+        *,
+        input: bytes = b"",
+        timeout_seconds: float = 60.0,
+    ) -> str:
         self._project([service])
         engine.require()
         status = next(s for s in self.status() if s.name == service)
@@ -139,8 +147,30 @@ class ComposeStack:
             ["exec", "--no-TTY", service, *argv],
             doing=f"Running {argv[0]} in {service}",
             timeout_seconds=timeout_seconds,
+            input=input,
         )
         return finished.stdout.decode(errors="replace")
+
+    def strangers_at(self, path: Path) -> tuple[str, ...]:
+        project = self._project()
+        with engine.connected() as client:
+            return engine.strangers_at(client, path, project=project.name)
+
+    def prepare(self, services: Collection[str] | None = None) -> None:
+        project = self._project(services or ())
+        engine.require()
+        names = list(project.services if services is None else services)
+        # Images are built from what lies there or pulled, volumes and networks made; containers
+        # wait to be started.
+        self._act(
+            ["up", "--no-start", "--build", "--no-deps", "--no-recreate", *names],
+            doing=f"Preparing {', '.join(names)}",
+            timeout_seconds=BUILD_SECONDS,
+        )
+
+    def image_of(self, service: str) -> str:
+        """The image that a service runs, as the definition names it."""
+        return self._project([service]).images[service]
 
     # -- acting
 
@@ -197,15 +227,20 @@ class ComposeStack:
         return f"{reason}; its log ends: {last}" if last else reason
 
     def _act(
-        self, words: Sequence[str], *, doing: str, timeout_seconds: float = ACT_SECONDS
+        self,
+        words: Sequence[str],
+        *,
+        doing: str,
+        timeout_seconds: float = ACT_SECONDS,
+        input: bytes = b"",
     ) -> process.Finished:
         try:
             return process.run(
                 [*_compose(self._program), *self._options(), *words],
                 doing=doing,
-                env=engine.environment(),
                 cwd=self._file.parent,
                 timeout_seconds=timeout_seconds,
+                input=input,
             )
         except CommandFailed as error:
             if "Cannot connect to the Docker daemon" in error.stderr_tail:
@@ -261,7 +296,6 @@ def _read_project(
         told = process.run(
             [*program, *options, "config", "--format", "json"],
             doing=f"Reading {file}",
-            env=engine.environment(),
             cwd=file.parent,
             timeout_seconds=READ_SECONDS,
         )
@@ -285,6 +319,10 @@ def _read_project(
             name: _seconds(told["stop_grace_period"])
             for name, told in services.items()
             if told.get("stop_grace_period")
+        },
+        images={
+            name: told.get("image") or f"{definition['name']}-{name}"
+            for name, told in services.items()
         },
     )
 
@@ -325,7 +363,6 @@ def _compose(program: Path | None) -> tuple[str, ...]:
             told = process.run(
                 [*words, "version", "--short"],
                 doing="Asking Compose for its version",
-                env=engine.environment(),
                 timeout_seconds=READ_SECONDS,
             )
         except RecoveryError:

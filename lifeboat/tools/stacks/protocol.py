@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Protocol
 
 from lifeboat.core.errors import PermanentError
@@ -76,10 +77,28 @@ class Stack(Protocol):
         """Stop every service, and what manages them where that belongs to the stack."""
         ...
 
-    def run_in(self, service: str, argv: Sequence[str], *, timeout_seconds: float = 60.0) -> str:
-        """Run a command where the service runs and give what it printed.
+    def run_in(
+        self,
+        service: str,
+        argv: Sequence[str],
+        *,
+        input: bytes = b"",
+        timeout_seconds: float = 60.0,
+    ) -> str:
+        """Run a command where the service runs and give what it printed. `input` is what it reads.
 
         Raises CommandFailed if it ends badly.
+        """
+        ...
+
+    def strangers_at(self, path: Path) -> tuple[str, ...]:
+        """Who could write below a directory now, besides this stack's own services."""
+        ...
+
+    def prepare(self, services: Collection[str] | None = None) -> None:
+        """Bring what the services need before they can start: images, empty volumes.
+
+        Nothing is started, and what is there is not touched. None means every service.
         """
         ...
 

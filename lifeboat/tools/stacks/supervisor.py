@@ -19,6 +19,7 @@ import psutil
 
 from lifeboat.core.errors import PermanentError, PreconditionError, RecoveryError, TransientError
 from lifeboat.tools import process
+from lifeboat.tools.stacks import trees
 from lifeboat.tools.stacks.protocol import ServiceState, ServiceStatus, raise_for
 
 START_SECONDS = 30.0
@@ -139,8 +140,9 @@ class ProcessStack:
                 self._end_orphans(supervisor, [program.name for program in programs])
                 return
             raise
-        trees = {
-            program.name: _tree(infos.get(program.name, {}).get("pid", 0)) for program in programs
+        families = {
+            program.name: trees.members(infos.get(program.name, {}).get("pid", 0))
+            for program in programs
         }
         failed: dict[str, str] = {}
         for program in programs:
@@ -158,7 +160,7 @@ class ProcessStack:
             ):
                 failed[program.name] = "it is still there after being killed"
             # Supervisor knows the parent alone; a child that outlived it would go on writing.
-            left = _kill(trees[program.name])
+            left = trees.kill(families[program.name])
             if left:
                 failed[program.name] = f"processes {left} cannot be ended"
         raise_for(failed, "Stopping")
@@ -181,7 +183,7 @@ class ProcessStack:
         if pid is None:
             self._end_orphans(supervisor, [program.name for program in supervisor.programs])
             return
-        trees = _tree(pid)
+        family = trees.members(pid)
         patience = (
             max((p.stop_wait_seconds for p in supervisor.programs), default=0) + GRACE_SECONDS
         )
@@ -189,15 +191,22 @@ class ProcessStack:
             self._call(supervisor, lambda rpc: rpc.shutdown(), accept=(_SHUTDOWN_STATE,))
         except TransientError:
             patience = 0  # it does not listen
-        psutil.wait_procs([p for p in trees if p.pid == pid], timeout=patience)
-        left = _kill(trees)
+        psutil.wait_procs([p for p in family if p.pid == pid], timeout=patience)
+        left = trees.kill(family)
         if left:
             raise PermanentError(
                 f"Stopping the stack: processes {left} cannot be ended.",
                 hint="Look for processes that hang in the kernel (state D).",
             )
 
-    def run_in(self, service: str, argv: Sequence[str], *, timeout_seconds: float = 60.0) -> str:
+    def run_in(
+        self,
+        service: str,
+        argv: Sequence[str],
+        *,
+        input: bytes = b"",
+        timeout_seconds: float = 60.0,
+    ) -> str:
         program = self._programs(self._read_config(), [service])[0]
         finished = process.run(
             argv,
@@ -205,8 +214,18 @@ class ProcessStack:
             cwd=program.directory,
             env={"PATH": _path(), **program.environment},
             timeout_seconds=timeout_seconds,
+            input=input,
         )
         return finished.stdout.decode(errors="replace")
+
+    def strangers_at(self, path: Path) -> tuple[str, ...]:
+        """Nobody is known: a process may open any directory."""
+        return ()
+
+    def prepare(self, services: Collection[str] | None = None) -> None:
+        """Processes need nothing but their programs."""
+        supervisor = self._read_config()
+        self._programs(supervisor, services or ())
 
     # -- supervisord itself
 
@@ -278,12 +297,12 @@ class ProcessStack:
 
     def _end_orphans(self, supervisor: _Supervisor, names: Collection[str]) -> None:
         orphans = self._orphans(supervisor)
-        members = [m for name in names if name in orphans for m in _tree(orphans[name].pid)]
+        members = [m for name in names if name in orphans for m in trees.members(orphans[name].pid)]
         for member in members:
             with contextlib.suppress(psutil.NoSuchProcess):
                 member.terminate()
         psutil.wait_procs(members, timeout=GRACE_SECONDS)
-        left = _kill(members)
+        left = trees.kill(members)
         if left:
             raise PermanentError(
                 f"Ending services that a killed supervisord left behind: {left} stay.",
@@ -456,7 +475,7 @@ def _status_of(info: Mapping) -> ServiceStatus:
     if info["statename"] == "EXITED" and info["exitstatus"] == 0:
         state = ServiceState.STOPPED
     pid = info["pid"] or None
-    memory_bytes, cpu_seconds = _usage(pid)
+    memory_bytes, cpu_seconds = trees.usage(pid)
     detail = info["spawnerr"] or info["description"]
     if state is ServiceState.FAILED and info["statename"] == "EXITED":
         detail = f"ended with {_ending(info['exitstatus'])}"
@@ -484,42 +503,6 @@ def _orphaned(name: str, orphan: psutil.Process) -> ServiceStatus:
 def _ending(exit_status: int) -> str:
     # supervisor shows -1 for every signal and keeps which one to its log
     return "a signal" if exit_status < 0 else f"exit code {exit_status}"
-
-
-def _usage(pid: int | None) -> tuple[int, float]:
-    memory_bytes, cpu_seconds = 0, 0.0
-    for member in _tree(pid or 0):
-        with contextlib.suppress(psutil.Error), member.oneshot():
-            # Unique memory where it can be read: PostgreSQL's children share their buffers.
-            try:
-                memory_bytes += member.memory_full_info().uss
-            except psutil.AccessDenied:
-                memory_bytes += member.memory_info().rss
-            times = member.cpu_times()
-            cpu_seconds += times.user + times.system
-    return memory_bytes, cpu_seconds
-
-
-def _tree(pid: int) -> list[psutil.Process]:
-    """The process and all it started, children first; empty when it is gone."""
-    if not pid:
-        return []
-    try:
-        root = psutil.Process(pid)
-        return [*root.children(recursive=True), root]
-    except psutil.NoSuchProcess:
-        return []
-
-
-def _kill(processes: Sequence[psutil.Process]) -> list[int]:
-    """Kill what is left of the processes and return the ids of those that stay."""
-    # psutil compares start times, so that a recycled pid is not hit.
-    left = [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
-    for member in left:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            member.kill()
-    _, alive = psutil.wait_procs(left, timeout=GRACE_SECONDS)
-    return [p.pid for p in alive if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
 
 
 def _until(deadline: float) -> Iterator[None]:

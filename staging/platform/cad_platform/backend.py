@@ -173,7 +173,7 @@ def download(drawing_id: int, _: SomeUser) -> FileResponse:
     return FileResponse(path, filename=row["name"], media_type="application/octet-stream")
 
 
-@app.delete("/files/{drawing_id}", status_code=204)
+@app.delete("/files/{drawing_id}", status_code=204, response_model=None)
 def remove(drawing_id: int, user: SomeUser) -> None:
     with database.transaction() as t:
         row = t.execute(

@@ -1,4 +1,4 @@
-"""Entry point of every service: `python -m cad_platform.serve SERVICE --site DIRECTORY`.
+"""Entry point of every service: `python -m cad_platform.serve SERVICE [--site DIRECTORY]`.
 
 It becomes the service (exec), so that supervisor's signals reach it and nothing stands between.
 """
@@ -37,11 +37,11 @@ def redis(settings: Settings) -> list[str]:
 
 
 def backend(settings: Settings) -> list[str]:
-    return _uvicorn("cad_platform.backend:app", settings.port("BACKEND"))
+    return _uvicorn("cad_platform.backend:app", settings, "BACKEND")
 
 
 def ai_service(settings: Settings) -> list[str]:
-    return _uvicorn("cad_platform.ai_service:app", settings.port("AI"))
+    return _uvicorn("cad_platform.ai_service:app", settings, "AI")
 
 
 def celery_worker(_: Settings) -> list[str]:
@@ -86,8 +86,8 @@ SERVICES = {
 }
 
 
-def _uvicorn(application: str, port: int) -> list[str]:
-    where = ["--host", "127.0.0.1", "--port", str(port)]
+def _uvicorn(application: str, settings: Settings, name: str) -> list[str]:
+    where = ["--host", settings.bind_address, "--port", str(settings.port(name))]
     return [
         *PYTHON,
         "uvicorn",
@@ -116,7 +116,7 @@ def unprivileged(argv: list[str]) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m cad_platform.serve")
     parser.add_argument("service", choices=sorted(SERVICES))
-    parser.add_argument("--site", type=Path, required=True)
+    parser.add_argument("--site", type=Path, default=Path.cwd())
     arguments = parser.parse_args()
     settings = read_settings(arguments.site)
     argv = SERVICES[arguments.service](settings)

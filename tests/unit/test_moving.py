@@ -1,0 +1,64 @@
+"""Data that is moved keeps its owner, also where a rename is not possible."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from lifeboat.tools import filesystem
+
+
+@pytest.fixture
+def other_mount(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Renames between directories fail as they do between two mounts."""
+    rename = os.rename
+
+    def refuse(source, target, **options):
+        if Path(source).parent != Path(target).parent:
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), str(source))
+        return rename(source, target, **options)
+
+    monkeypatch.setattr(os, "rename", refuse)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    tree = tmp_path / "vault" / "base"
+    (tree / "global").mkdir(parents=True)
+    (tree / "global" / "pg_control").write_text("control")
+    (tree / "link").symlink_to("global")
+    (tmp_path / "data").mkdir()
+    return tree
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+@pytest.mark.parametrize("mounts", ["one", "two"])
+def test_a_tree_that_is_brought_keeps_its_owners(
+    tree: Path, tmp_path: Path, request: pytest.FixtureRequest, mounts: str
+) -> None:
+    for path in (tree, tree / "global", tree / "global" / "pg_control"):
+        os.chown(path, 999, 998)
+    os.chown(tree / "link", 997, 997, follow_symlinks=False)
+    if mounts == "two":
+        request.getfixturevalue("other_mount")
+    target = tmp_path / "data" / "incoming"
+    filesystem.bring(tree, target)
+    for path in (target, target / "global", target / "global" / "pg_control"):
+        assert (path.stat().st_uid, path.stat().st_gid) == (999, 998)
+    assert (target / "link").lstat().st_uid == 997
+    assert (target / "global" / "pg_control").read_text() == "control"
+
+
+def test_whether_a_rename_works_is_tried(tree: Path, tmp_path: Path, other_mount: None) -> None:
+    assert not filesystem.can_rename(tree.parent, tmp_path / "data")
+    assert list((tmp_path / "data").iterdir()) == []
+    assert [path.name for path in tree.parent.iterdir()] == ["base"]
+
+
+def test_a_rename_that_works_leaves_nothing(tree: Path, tmp_path: Path) -> None:
+    assert filesystem.can_rename(tree.parent, tmp_path / "data")
+    assert list((tmp_path / "data").iterdir()) == []
+    assert [path.name for path in tree.parent.iterdir()] == ["base"]
