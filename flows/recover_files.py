@@ -55,5 +55,5 @@ def recover_files(request: RecoverFiles = RecoverFiles()) -> RunRecord | Recover
         integrity.verify_integrity(settings, read_before=others)
         services.start_services(settings, settings.files.services)
 
-        recovery.prove_recovered(settings, recovery.expectations(settings))
+        recovery.prove_recovered(settings, recovery.expectations(settings, source.facts))
     return run.record

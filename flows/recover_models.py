@@ -44,5 +44,5 @@ def recover_models(request: RecoverModels = RecoverModels()) -> RunRecord | Reco
         integrity.compare_digests(settings, source)
         services.restart_services(settings, settings.models.services)
 
-        recovery.prove_recovered(settings, recovery.expectations(settings))
+        recovery.prove_recovered(settings, recovery.expectations(settings, source.facts))
     return run.record

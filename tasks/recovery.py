@@ -93,16 +93,17 @@ def end_dry_run(run: Run, plan: RecoveryPlan) -> RecoveryPlan:
 
 
 @step(Phase.VERIFY, retries=1)
-def expectations(settings: Settings, base: Facts | None = None) -> dict[Asset, Facts]:
+def expectations(settings: Settings, restored: Facts | None = None) -> dict[Asset, Facts]:
     """What a whole platform holds: the facts of the newest point of each asset.
 
-    `base` is the base copy that was restored; after a recovery to an earlier moment a newer one
-    would ask for too much. Read from this host where it can be, and else from S3.
+    `restored` is the point that was restored: a newer one would ask for what came after the moment
+    that was wanted, or for the damage that it holds. Read from this host where it can be, and else
+    from S3.
     """
     here = catalogue.newest_facts(settings, tiers=(Tier.HOT, Tier.LOCAL))
     if any(asset not in here for asset in Asset):
         here = catalogue.newest_facts(settings, tiers=(Tier.S3,)) | here
-    return here | ({Asset.DATABASE: base} if base else {})
+    return here | ({restored.asset: restored} if restored else {})
 
 
 @step(Phase.VERIFY)

@@ -331,13 +331,15 @@ class Platform:
 
     @contextmanager
     def damaged_point(self) -> Iterator[None]:
-        """What the files' repository in S3 holds can't be read for a while.
+        """What the newest point of files added to the repository in S3 can't be read for a while.
 
-        All of it: which packs the newest point needs only restic could tell, and what was added
-        last may be of a backup that was killed.
+        Packs that came after its snapshot are of a backup that was killed.
         """
         bucket = places.bucket(self.settings)
-        kept = {o.key: bucket.get(o.key) for o in bucket.list("file-backups/data/")}
+        came = lambda o: o.modified_at  # noqa: E731
+        newest = max(map(came, bucket.list("file-backups/snapshots/")))
+        packs = [o for o in bucket.list("file-backups/data/") if o.modified_at <= newest]
+        kept = {o.key: bucket.get(o.key) for o in sorted(packs, key=came)[-2:]}
         bucket.delete(list(kept))
         try:
             yield
