@@ -15,6 +15,7 @@ import pytest
 from lifeboat.tools.stacks import ServiceState
 from staging import faults
 from staging.compose_site import ComposeSite
+from tests.system import settings_file
 from tests.system.test_recoveries import PLATFORM, Shell, rungs
 
 pytestmark = [
@@ -42,9 +43,7 @@ class DockerShell(Shell):
 def shell(docker_host: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerShell]:
     site = ComposeSite(tmp_path_factory.mktemp("containers") / "site")
     site.create(scale=0.1)
-    yaml = site.settings_path
-    quick = "checks:\n  window_seconds: 0.5\n  containers_running: {settle_seconds: 0.2}\n"
-    yaml.write_text(yaml.read_text().replace("checks:\n", quick))
+    settings_file.change(site.settings_path, settings_file.QUICK_CHECKS)
     site.start()
     site.stack.start(["wal-receiver"])
     shell = DockerShell(site, tmp_path_factory.mktemp("outside"), patience_seconds=400)
