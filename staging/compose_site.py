@@ -6,19 +6,18 @@ lies in the engine's named volumes. The engine is the one of DOCKER_HOST.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import shutil
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from lifeboat.core.errors import PermanentError
 from lifeboat.settings import find_compose, load_settings
-from lifeboat.tools.stacks import ComposeStack, JointStack, ProcessStack, ServiceState
+from lifeboat.tools.stacks import ComposeStack, JointStack, ProcessStack, ServiceState, engine
 from staging import processes
 from staging.platform.cad_platform.storage import Store
 from staging.seed import Seeded
@@ -30,6 +29,7 @@ _CAD = 10001  # the platform's own user, see docker/app/Dockerfile
 _PROJECT_LABEL = "com.docker.compose.project"
 _HERE = Path(__file__).parent
 _HEALTH_SECONDS = 120.0
+_ENGINE_SECONDS = 60.0  # removing a volume takes its time
 
 
 class FrontUrls(Urls):
@@ -70,8 +70,8 @@ class ComposeSite(Site):
     @cached_property
     def volumes(self) -> Path:
         """Where the engine keeps its volumes."""
-        with _engine() as engine:
-            return Path(engine.info()["DockerRootDir"], "volumes")
+        with engine.connected(_ENGINE_SECONDS) as client:
+            return Path(client.info()["DockerRootDir"], "volumes")
 
     @property
     def database_directory(self) -> Path:
@@ -162,8 +162,8 @@ class ComposeSite(Site):
     def _containers(self, service: str = "") -> list[Any]:
         labels = [f"{_PROJECT_LABEL}={self.project}"]
         labels += [f"com.docker.compose.service={service}"] if service else []
-        with _engine() as engine:
-            return engine.containers.list(all=True, filters={"label": labels})
+        with engine.connected(_ENGINE_SECONDS) as client:
+            return client.containers.list(all=True, filters={"label": labels})
 
     def _remove_from_engine(self) -> tuple[str, ...]:
         """Remove the project's containers, volumes and networks; name the containers."""
@@ -171,11 +171,11 @@ class ComposeSite(Site):
         for container in self._containers():
             container.remove(force=True, v=True)
             removed.append(f"container {container.name}")
-        with _engine() as engine:
+        with engine.connected(_ENGINE_SECONDS) as client:
             chosen = {"label": f"{_PROJECT_LABEL}={self.project}"}
-            for network in engine.networks.list(filters=chosen):
+            for network in client.networks.list(filters=chosen):
                 network.remove()
-            for volume in engine.volumes.list():
+            for volume in client.volumes.list():
                 # One that a recovery made before Compose did has no label.
                 if volume.name.startswith(f"{self.project}_"):
                     volume.remove(force=True)
@@ -240,17 +240,6 @@ def _give_to(place: Path, user: int) -> None:
     for parent, directories, files in os.walk(place):
         for name in (".", *directories, *files):
             os.chown(os.path.join(parent, name), user, user, follow_symlinks=False)
-
-
-@contextlib.contextmanager
-def _engine() -> Iterator[Any]:
-    import docker
-
-    client = docker.from_env(timeout=60)
-    try:
-        yield client
-    finally:
-        client.close()
 
 
 def new_site(root: Path, *, kind: str) -> Site:
