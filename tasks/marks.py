@@ -17,7 +17,7 @@ from lifeboat.core.errors import PermanentError, RecoveryError
 from lifeboat.core.marks import MODELS, Kind, Verified
 from lifeboat.settings import Settings
 from lifeboat.tools import filesystem, s3
-from tasks import clock
+from tasks import clock, many
 from tasks.places import bucket, records_directory
 
 log = logging.getLogger("lifeboat")
@@ -139,7 +139,7 @@ def verified_points(settings: Settings, *, in_bucket: bool) -> dict[str, datetim
     found: dict[str, datetime] = {}
     if in_bucket:
         try:
-            found |= _remote(settings, Kind.VERIFIED)
+            found |= _verified_in(bucket(settings))
         except RecoveryError as error:
             log.warning("Verification marks in the bucket can't be read: %s", error)
     for path in _local(settings, Kind.VERIFIED):
@@ -147,6 +147,31 @@ def verified_points(settings: Settings, *, in_bucket: bool) -> dict[str, datetim
         assert isinstance(mark, Verified)
         found[mark.point] = mark.verified_at
     return found
+
+
+# Opened once a process: the store's own time is another after the mark was brought back or copied.
+_when_verified: dict[tuple[str, str, datetime], datetime] = {}
+
+
+def _verified_in(store: s3.Bucket) -> dict[str, datetime]:
+    where = store.restic_location("")
+    told = {name: (where, name, at) for name, at in names_in_bucket(store, Kind.VERIFIED).items()}
+    new = [key for key in told.values() if key not in _when_verified]
+
+    def read_one(key: tuple[str, str, datetime]) -> datetime:
+        _, name, written_at = key
+        place = key_of(Kind.VERIFIED, name)
+        try:
+            mark = _parse(Kind.VERIFIED, store.get(place), where=place)
+        except PermanentError as error:  # damaged, or taken away meanwhile
+            log.warning("%s", error)
+            return written_at
+        assert isinstance(mark, Verified)
+        return mark.verified_at
+
+    read = many.act_on_all(new, read_one, doing="Reading when points were verified")
+    _when_verified.update(zip(new, read, strict=True))
+    return {name: _when_verified[key] for name, key in told.items()}
 
 
 # --- accepted points ------------------------------------------------------------------------
