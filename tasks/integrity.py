@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,13 +74,14 @@ def find_other_damage(settings: Settings, damages: Iterable[Damage]) -> Reading:
 
 def _read(settings: Settings, referred: Iterable[Referred]) -> Reading:
     roots = list(directories_of(settings, Asset.FILES).values())
-    whole, bad = set(), []
-    for path, item in {item.path: item for item in referred}.items():
-        if older_versions.is_whole(roots, item):
-            whole.add(path)
-        else:
-            bad.append(path)
-    return Reading(frozenset(whole), tuple(bad))
+    items = {item.path: item for item in referred}
+    with ThreadPoolExecutor(max_workers=_THREADS) as pool:
+        found = pool.map(functools.partial(older_versions.is_whole, roots), items.values())
+        told = dict(zip(items, found, strict=True))
+    return Reading(
+        whole=frozenset(path for path, is_whole in told.items() if is_whole),
+        bad=tuple(path for path, is_whole in told.items() if not is_whole),
+    )
 
 
 @step(Phase.VERIFY)

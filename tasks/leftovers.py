@@ -143,6 +143,7 @@ def _on_host_of_asset(settings: Settings, asset: Asset) -> tuple[_Finder, ...]:
 def _on_host(settings: Settings, *, recoveries: bool = False) -> tuple[_Finder, ...]:
     return (
         functools.partial(_restore_tests, settings),
+        functools.partial(_repairs, settings),
         functools.partial(_temporary_files, settings),
         _temporary_directories,
         functools.partial(_interrupted_runs, settings, recoveries=recoveries),
@@ -313,6 +314,20 @@ def _restore_tests(settings: Settings) -> Iterator[_Found]:
                     )
     except LockBusy:
         return
+
+
+def _repairs(settings: Settings) -> Iterator[_Found]:
+    """Versions of files that a recovery was looking at when it died."""
+    for place in sorted(places.repairs_directory(settings).glob("*")):
+        fate = journals.fate_of(places.runs_directory(settings), place.name)
+        if fate.dead:
+            yield _Found(
+                what="What a repair was looking at,",
+                where=str(place),
+                would="would be removed",
+                clean=_removal(place),
+                left_by=f"{place.name} ({fate})",
+            )
 
 
 def _remove_restore_test(place: Path) -> str:

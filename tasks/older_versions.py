@@ -56,6 +56,7 @@ def bring_back(
             while left and (now := _next_versions(versions)):
                 found = _try(settings, now, {item.path: item for item in left}, roots)
                 left = [item for item in left if item.path not in found]
+                versions = {path: of for path, of in versions.items() if path not in found}
         except RecoveryError as error:
             silent.append(f"{tier}: {error}")
     still = {item.path for item in left}
@@ -118,11 +119,9 @@ def _try(
 ) -> set[str]:
     """Restore versions beside the files, and let those that are whole take their places."""
     found = set()
-    with _scratch(roots[0]) as scratch:
+    needed_bytes = sum(wanted[path].bytes for paths in now.values() for path in paths)
+    with _scratch(settings, needed_bytes) as scratch:
         for number, (version, paths) in enumerate(now.items()):
-            paths = [path for path in paths if path in wanted]
-            if not paths:
-                continue
             target = scratch / str(number)
             places.repository(settings, Asset.FILES, version.tier).restore(
                 version.snapshot,
@@ -139,11 +138,12 @@ def _try(
 
 
 @contextmanager
-def _scratch(root: Path) -> Iterator[Path]:
-    # On the same file system, so that what is whole can be renamed into place.
-    place = root.with_name(f"{root.name}.found-{current_run().id}")
+def _scratch(settings: Settings, needed_bytes: int) -> Iterator[Path]:
+    """A directory of this run alone, removed however it ends; `tidy` knows those of dead runs."""
+    place = places.repairs_directory(settings) / current_run().id
     place.mkdir(parents=True, exist_ok=True, mode=0o700)
     try:
+        filesystem.require_free(place, needed_bytes, doing="Looking for whole versions of files")
         yield place
     finally:
         shutil.rmtree(place, ignore_errors=True)
@@ -166,15 +166,13 @@ def is_whole(roots: Iterable[Path], item: Referred) -> bool:
 def _put_in_place(found: Path, path: str, roots: Sequence[Path]) -> None:
     root = next((root for root in roots if (root / path).exists()), roots[0])
     target = root / path
-    target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists():
         aside_root = root.with_name(f"{root.name}.damaged-{current_run().id}")
         aside = aside_root / path
-        aside.parent.mkdir(parents=True, exist_ok=True)
         if not aside.exists():  # else the repair has kept the first one of them
-            shutil.copy2(target, aside)
+            filesystem.put_file(target, aside)
             _tell_of(root, aside_root)
-    os.replace(found, target)
+    filesystem.put_file(found, target)
 
 
 def _tell_of(root: Path, aside: Path) -> None:

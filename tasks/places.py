@@ -45,6 +45,11 @@ def runs_directory(settings: Settings) -> Path:
     return records_directory(settings) / "runs"
 
 
+def repairs_directory(settings: Settings) -> Path:
+    """Where a repair puts versions of files before it knows whether they are the right ones."""
+    return settings.vault.local / "repairs"
+
+
 def hot_directory(settings: Settings) -> Path:
     return settings.vault.local / "database" / "hot"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from lifeboat.core.errors import PreconditionError, VerificationFailed
+from lifeboat.core.errors import PreconditionError, RecoveryError, VerificationFailed
 from lifeboat.core.plan import RecoveryPlan
 from lifeboat.core.points import (
     Asset,
@@ -192,15 +192,20 @@ def _if_it_is_older(settings: Settings, source: Source) -> str:
     """What to do if the newest backup was made after the damage; only models can be told apart."""
     if source.point.asset is not Asset.MODELS:
         return ""
+    now = {name: told.digests for name, told in source.facts.directories.items()}
     for point in source.older:
-        if point.fingerprint == source.point.fingerprint:
+        if point.suspicion or point.fingerprint == source.point.fingerprint:
             continue
-        before = catalogue.read_facts(settings, point)
+        try:
+            before = catalogue.read_facts(settings, point)
+        except RecoveryError as error:
+            log.warning("%s is passed over: %s", point.id, error)
+            continue
         changed = sorted(
             file
             for name, directory in before.directories.items()
             for file, digest in directory.digests.items()
-            if source.facts.directories[name].digests.get(file, "") != digest
+            if now.get(name, {}).get(file) != digest
         )
         if changed:
             return (
@@ -228,6 +233,8 @@ def keep_damaged(damages: tuple[Damage, ...]) -> None:
             target = aside / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(path / name, target)
+        # Before the first of them is overwritten: a power cut must not take both.
+        filesystem.sync_tree(aside)
         run.moved_aside(f"{len(names)} damaged files of {path}", aside)
 
 

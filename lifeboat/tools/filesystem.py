@@ -319,6 +319,27 @@ def copy_file(source: str | Path, target: str | Path) -> str:
     return os.fspath(target)
 
 
+def put_file(source: Path, target: Path) -> None:
+    """Copy a file, with mode, time and owner, into the place of whatever is there.
+
+    After a crash the target is the old file or the whole new one. The file systems may differ.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.part")
+    part.unlink(missing_ok=True)  # of a run that was killed
+    try:
+        copy_file(source, part)
+        if os.geteuid() == 0:
+            seen = source.stat()
+            os.chown(part, seen.st_uid, seen.st_gid)
+        _sync(part, os.O_NOFOLLOW)
+        os.replace(part, target)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    sync_directory(target.parent)
+
+
 def take_ownership_of(path: Path, *, like: Path) -> None:
     """Give a tree the owner of another directory and mode 0700. Nothing to do where it has them."""
     wanted = like.stat()

@@ -62,3 +62,48 @@ def test_a_rename_that_works_leaves_nothing(tree: Path, tmp_path: Path) -> None:
     assert filesystem.can_rename(tree.parent, tmp_path / "data")
     assert list((tmp_path / "data").iterdir()) == []
     assert [path.name for path in tree.parent.iterdir()] == ["base"]
+
+
+# --- single files ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    file = tmp_path / "scratch" / "1.dxf"
+    file.parent.mkdir()
+    file.write_text("whole")
+    file.chmod(0o640)
+    os.utime(file, (1_000_000, 1_000_000))
+    if os.geteuid() == 0:
+        os.chown(file, 1234, 1234)
+    return file
+
+
+def test_a_file_takes_the_place_of_another_and_keeps_what_it_was(
+    file: Path, tmp_path: Path, other_mount: None
+) -> None:
+    target = tmp_path / "data" / "new" / "1.dxf"
+    target.parent.mkdir(parents=True)
+    target.write_text("damaged")
+    target.with_name(".1.dxf.part").write_text("of a run that was killed")
+    filesystem.put_file(file, target)
+    assert target.read_text() == "whole"
+    was, now = file.stat(), target.stat()
+    assert (now.st_mode, now.st_mtime, now.st_uid) == (was.st_mode, was.st_mtime, was.st_uid)
+    assert [path.name for path in target.parent.iterdir()] == ["1.dxf"]
+
+
+def test_what_is_there_stays_whole_when_a_file_can_not_be_brought(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "1.dxf"
+    target.write_text("the only one")
+
+    def full(*_) -> str:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(filesystem, "copy_file", full)
+    with pytest.raises(OSError, match="No space"):
+        filesystem.put_file(file, target)
+    assert target.read_text() == "the only one"
+    assert {path.name for path in tmp_path.iterdir()} == {"1.dxf", "scratch"}
