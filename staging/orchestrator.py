@@ -6,7 +6,6 @@ All of it lies below one directory and listens on 127.0.0.1 only; its API asks f
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import shutil
 import sys
@@ -24,8 +23,8 @@ from lifeboat.core.errors import PermanentError, PreconditionError
 from lifeboat.tools import process
 from lifeboat.tools.stacks import ProcessStack
 from staging import processes
+from staging.making import init_cluster, postgres_bin, write
 from staging.ports import choose_free
-from staging.site import postgres_bin
 
 SERVICES = ("database", "server", "worker-backups", "worker-recoveries")
 USER = "lifeboat"
@@ -93,14 +92,14 @@ class Orchestrator:
                 (self.directory / name).mkdir(parents=True)
             chosen = dict(zip(("database", "server", "supervisor"), choose_free(3), strict=True))
             ports = OrchestratorPorts(**chosen)
-            _write(self.directory / "ports.json", json.dumps(asdict(ports)))
+            write(self.directory / "ports.json", json.dumps(asdict(ports)))
             database_password = secrets.token_urlsafe(18)
-            _write(
+            write(
                 self.directory / _ENVIRONMENT_NAME,
                 "".join(f"{k}={v}\n" for k, v in self._environment(database_password).items()),
             )
-            _write(self._config, self._render("orchestrator.supervisord.conf.j2"))
-            _init_cluster(self.directory / "database", database_password)
+            write(self._config, self._render("orchestrator.supervisord.conf.j2"))
+            init_cluster(self.directory / "database", database_password, owner="prefect")
         except BaseException:
             shutil.rmtree(self.directory, ignore_errors=True)
             raise
@@ -206,41 +205,10 @@ class Orchestrator:
         shutil.rmtree(self.directory)
 
 
-def _init_cluster(directory: Path, password: str) -> None:
-    password_file = directory.parent / "password"
-    _write(password_file, password)
-    try:
-        if process.unprivileged(["x"])[0] == "setpriv":
-            # Without a user namespace the files must be nobody's own.
-            directory.mkdir()
-            os.chown(directory, 65534, 65534)
-            os.chown(password_file, 65534, 65534)
-        process.run(
-            process.unprivileged(
-                [
-                    postgres_bin() / "initdb",
-                    *("--pgdata", directory, "--username", "prefect"),
-                    *("--pwfile", password_file, "--auth", "scram-sha-256"),
-                    *("--encoding", "UTF8", "--locale", "C", "--no-sync"),
-                ]
-            ),
-            doing="Making Prefect's database",
-            timeout_seconds=120,
-        )
-    finally:
-        password_file.unlink()
-
-
 def _fernet_key() -> str:
     from cryptography.fernet import Fernet
 
     return Fernet.generate_key().decode()
-
-
-def _write(path: Path, text: str) -> None:
-    path.touch(mode=0o600)
-    path.chmod(0o600)
-    path.write_text(text, encoding="utf-8")
 
 
 def main() -> None:

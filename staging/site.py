@@ -427,7 +427,15 @@ class Site:
 
     def _make_database(self, scale: float, database_bytes: int | None) -> Seeded:
         directory, known = self.database_directory, self.secrets()
-        init_cluster(directory, known["POSTGRES_ADMIN_PASSWORD"])
+        init_cluster(
+            directory,
+            known["POSTGRES_ADMIN_PASSWORD"],
+            owner="postgres",
+            options=(
+                "--data-checksums",
+                *("--locale-provider", "builtin", "--builtin-locale", "C.UTF-8"),
+            ),
+        )
         with (directory / "postgresql.conf").open("a", encoding="utf-8") as file:
             file.write("\n" + self._render("postgresql.conf.j2"))
         write(directory / "pg_hba.conf", self._render("pg_hba.conf.j2"))

@@ -105,7 +105,7 @@ def compose_stack(directory):
     scope="module",
     params=[
         pytest.param(process_stack, id="processes"),
-        pytest.param(compose_stack, id="containers", marks=pytest.mark.xdist_group("docker")),
+        pytest.param(compose_stack, id="containers"),
     ],
 )
 def stack(request, tmp_path_factory):

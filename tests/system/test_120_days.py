@@ -18,6 +18,7 @@ import functools
 import hashlib
 import importlib.util
 import logging
+import operator
 import random
 import secrets
 from collections import defaultdict
@@ -336,7 +337,7 @@ class Platform:
         Packs that came after its snapshot are of a backup that was killed.
         """
         bucket = places.bucket(self.settings)
-        came = lambda o: o.modified_at  # noqa: E731
+        came = operator.attrgetter("modified_at")
         newest = max(map(came, bucket.list("file-backups/snapshots/")))
         packs = [o for o in bucket.list("file-backups/data/") if o.modified_at <= newest]
         kept = {o.key: bucket.get(o.key) for o in sorted(packs, key=came)[-2:]}

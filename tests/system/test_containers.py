@@ -20,7 +20,6 @@ from tests.system.test_recoveries import PLATFORM, Shell, rungs
 
 pytestmark = [
     pytest.mark.system,
-    pytest.mark.xdist_group("docker"),
     pytest.mark.skipif(
         os.environ.get("LIFEBOAT_CONTAINER_TESTS") != "1",
         reason="it builds images and takes many minutes; LIFEBOAT_CONTAINER_TESTS=1 runs it",

@@ -35,8 +35,7 @@ def point(asset: Asset, hours: float, tiers=(Tier.LOCAL, Tier.S3), **told) -> Re
 def listed(monkeypatch):
     """Let the vault hold these points."""
     monkeypatch.setattr(restore_test.locks, "stand_aside", lambda settings, doing: None)
-    whole = lambda settings, tiers=(), holes=True: frozenset()  # noqa: E731
-    monkeypatch.setattr(climb.wal_continuity, "bases_left_behind", whole)
+    monkeypatch.setattr(climb.wal_continuity, "bases_left_behind", lambda *_, **__: frozenset())
 
     def let(*points: RecoveryPoint) -> None:
         ordered = sorted(points, key=lambda p: p.taken_at, reverse=True)
