@@ -290,9 +290,7 @@ def test_restore_tests_of_dead_runs_go_and_of_others_stay(settings, dead_pid) ->
     assert {path.name for path in root.iterdir()} == {"test-restore-1-b", "of-unknown-origin"}
 
 
-def test_what_a_dead_repair_looked_at_goes_and_a_living_ones_stays(
-    settings, dead_pid
-) -> None:
+def test_what_a_dead_repair_looked_at_goes_and_a_living_ones_stays(settings, dead_pid) -> None:
     root = places.repairs_directory(settings)
     for run, pid in (("recover-files-1-a", dead_pid), ("recover-files-1-b", os.getpid())):
         (root / run / "0").mkdir(parents=True)
