@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from lifeboat.core.errors import RecoveryError, VerificationFailed
+from lifeboat.core.errors import RecoveryError, TransientError, VerificationFailed
 from lifeboat.core.points import Asset, Tier
 from lifeboat.core.references import Referred
 from lifeboat.settings import Settings
@@ -123,13 +123,19 @@ def _try(
     with _scratch(settings, needed_bytes) as scratch:
         for number, (version, paths) in enumerate(now.items()):
             target = scratch / str(number)
-            places.repository(settings, Asset.FILES, version.tier).restore(
-                version.snapshot,
-                subfolder=version.root,
-                target=target,
-                overwrite="always",
-                include=paths,
-            )
+            try:
+                places.repository(settings, Asset.FILES, version.tier).restore(
+                    version.snapshot,
+                    subfolder=version.root,
+                    target=target,
+                    overwrite="always",
+                    include=paths,
+                )
+            except TransientError:
+                raise
+            except RecoveryError as error:
+                # Damage in the store ends neither this search nor the recovery; digests decide.
+                log.warning("Restoring %d files to look at them: %s", len(paths), error)
             for path in paths:
                 if _whole(target / path, wanted[path]):
                     _put_in_place(target / path, path, roots)

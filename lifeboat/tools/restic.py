@@ -251,6 +251,10 @@ class FoundFile:
     inode: int
 
 
+_UNREADABLE = re.compile(
+    r"Unable to load tree [0-9a-f]{64}\n \.\.\. which belongs to snapshot ([0-9a-f]{64})\n"
+)
+
 _listed: contextvars.ContextVar[dict[str, tuple[Snapshot, ...]] | None] = contextvars.ContextVar(
     "listed", default=None
 )
@@ -519,10 +523,20 @@ class Repository:
         return tuple(self._nodes(snapshot_id, subfolder, file))
 
     def find(self, names: Collection[str]) -> tuple[FoundFile, ...]:
-        """Every file of every snapshot that has one of these names, in whatever directory."""
+        """Every file of every snapshot that has one of these names, in whatever directory.
+
+        What of a snapshot can't be read is told and passed over.
+        """
         patterns = [re.sub(r"([*?\[\\])", r"\\\1", name) for name in names]
         doing = f"Looking for {len(names)} files in all snapshots of {self.location}"
-        told = self._read(["find", "--", *patterns], doing=doing)
+        told = self._read(["find", "--", *patterns], doing=doing).stdout.decode()
+        # restic says that in the middle of its JSON, and ends well.
+        for snapshot in sorted(set(_UNREADABLE.findall(told))):
+            log.warning("%s: a part of snapshot %s can't be read.", doing, snapshot[:8])
+        try:
+            found = json.loads(_UNREADABLE.sub("", told)) or ()
+        except ValueError as error:
+            raise PermanentError(f"{doing}: restic's answer can't be read.") from error
         return tuple(
             FoundFile(
                 snapshot["snapshot"],
@@ -532,7 +546,7 @@ class Repository:
                 _moment(match["ctime"]),
                 match.get("inode", 0),
             )
-            for snapshot in json.loads(told.stdout) or ()
+            for snapshot in found
             for match in snapshot["matches"]
             if match["type"] == "file"
         )
