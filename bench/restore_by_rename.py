@@ -14,7 +14,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from lifeboat.core.requests import Backup, RecoverDatabase
+from lifeboat.core.forms import RecoverDatabase
+from lifeboat.core.requests import Backup
 from lifeboat.core.timeline import RunRecord
 from lifeboat.settings import give_secrets
 from staging import faults

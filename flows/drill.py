@@ -10,7 +10,7 @@ from flows.recover_database import recover_database
 from flows.recover_files import recover_files
 from flows.recover_models import recover_models
 from flows.recover_server import recover_server
-from lifeboat.core import requests
+from lifeboat.core import forms, requests
 from lifeboat.core.drill import DrillReport, ScenarioResult
 from lifeboat.core.points import Asset, Facts
 from lifeboat.core.timeline import RunRecord
@@ -34,7 +34,7 @@ _ASSETS_OF = {
 
 
 @procedure("drill")
-def drill(request: requests.Drill = requests.Drill()) -> DrillReport:
+def drill(request: forms.Drill = forms.Drill()) -> DrillReport:
     """Break the staging platform in every way of the plan, get it back, and measure.
 
     1. Make the staging platform, start it, back everything up.
@@ -83,7 +83,7 @@ def _back_up(stage: Stage, assets: tuple[Asset, ...]) -> dict[Asset, Facts]:
 
 
 def _try(
-    name: requests.Scenario, stage: Stage, request: requests.Drill, facts: dict[Asset, Facts]
+    name: forms.Scenario, stage: Stage, request: forms.Drill, facts: dict[Asset, Facts]
 ) -> ScenarioResult:
     trial = Trial(name=name, stage=stage, record=stage.site.outside / f"load-{name}.jsonl")
     recovery, losses = None, None
@@ -101,17 +101,17 @@ def _try(
     return drill_steps.result_of(trial, recovery, losses)
 
 
-def _recover(name: requests.Scenario, stage: Stage) -> RunRecord:
+def _recover(name: forms.Scenario, stage: Stage) -> RunRecord:
     known = {"config": str(stage.site.settings_path), "approval": "preapproved"}
     if name == "database":
-        return recover_database(requests.RecoverDatabase(**known))
+        return recover_database(forms.RecoverDatabase(**known))
     if name == "files":
-        return recover_files(requests.RecoverFiles(**known))
+        return recover_files(forms.RecoverFiles(**known))
     if name == "models":
-        return recover_models(requests.RecoverModels(**known))
+        return recover_models(forms.RecoverModels(**known))
     s3 = stage.settings.vault.s3
     return recover_server(
-        requests.RecoverServer(
+        forms.RecoverServer(
             bucket=s3.bucket,
             endpoint=s3.endpoint or "",
             region=s3.region,

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
+from lifeboat.core.forms import RecoverBucket
 from lifeboat.core.plan import RecoveryPlan
-from lifeboat.core.requests import RecoverBucket
 from lifeboat.core.timeline import RunRecord
 from tasks import approval, bucket_recovery, recovery
 from tasks.orchestration import procedure

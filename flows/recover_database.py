@@ -1,7 +1,7 @@
 from __future__ import annotations
 
+from lifeboat.core.forms import RecoverDatabase
 from lifeboat.core.plan import RecoveryPlan
-from lifeboat.core.requests import RecoverDatabase
 from lifeboat.core.timeline import RunRecord
 from lifeboat.settings import load_settings
 from tasks import approval, climb, recovery, restore_database, services

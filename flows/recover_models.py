@@ -1,8 +1,8 @@
 from __future__ import annotations
 
+from lifeboat.core.forms import RecoverModels
 from lifeboat.core.plan import RecoveryPlan
 from lifeboat.core.points import Asset
-from lifeboat.core.requests import RecoverModels
 from lifeboat.core.timeline import RunRecord
 from lifeboat.settings import load_settings
 from tasks import approval, integrity, recovery, repair, services

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
+from lifeboat.core.forms import RecoverServer
 from lifeboat.core.plan import RecoveryPlan
-from lifeboat.core.requests import RecoverServer
 from lifeboat.core.timeline import RunRecord
 from tasks import approval, rebuild, recovery, restore_database, services
 from tasks.orchestration import procedure, side_by_side

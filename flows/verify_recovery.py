@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from lifeboat.core.checks import Verdict
-from lifeboat.core.requests import Verify
+from lifeboat.core.forms import Verify
 from lifeboat.settings import load_settings
 from tasks import backup, locks, places, recovery
 from tasks.orchestration import procedure

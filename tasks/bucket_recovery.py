@@ -17,6 +17,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from lifeboat.core.errors import PreconditionError, RecoveryError, VerificationFailed
+from lifeboat.core.forms import RecoverBucket
 from lifeboat.core.losses import (
     BucketPlan,
     by_hour,
@@ -25,7 +26,6 @@ from lifeboat.core.losses import (
     last_moment_before,
 )
 from lifeboat.core.protection import Wanted
-from lifeboat.core.requests import RecoverBucket
 from lifeboat.core.timeline import Phase
 from lifeboat.core.versions import (
     Belief,

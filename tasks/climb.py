@@ -12,10 +12,10 @@ from pydantic import BaseModel, ConfigDict
 
 from lifeboat.core import ladder
 from lifeboat.core.errors import PermanentError, PreconditionError, RecoveryError
+from lifeboat.core.forms import RecoverDatabase
 from lifeboat.core.ladder import DatabaseAssessment, Rung, RungChoice
 from lifeboat.core.plan import RecoveryPlan
 from lifeboat.core.points import Asset, Facts, RecoveryPoint, Tier, choose_point, passed_over
-from lifeboat.core.requests import RecoverDatabase
 from lifeboat.core.timeline import Outcome, Phase, RungAttempt
 from lifeboat.settings import Settings
 from tasks import catalogue, clock, restore_database, services, wal_continuity

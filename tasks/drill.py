@@ -24,9 +24,9 @@ from lifeboat.core.drill import (
     measured_rpo_seconds,
 )
 from lifeboat.core.errors import PermanentError, PreconditionError, RecoveryError
+from lifeboat.core.forms import Drill, Scenario
 from lifeboat.core.marks import Kind
 from lifeboat.core.points import Asset, Facts
-from lifeboat.core.requests import Drill, Scenario
 from lifeboat.core.timeline import Phase, RunRecord, StepRecord, outside_steps_seconds
 from lifeboat.core.timeline import phase_seconds as phases_of
 from lifeboat.settings import Settings, give_secrets, load_settings

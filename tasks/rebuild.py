@@ -21,6 +21,7 @@ from lifeboat.core.errors import (
     RecoveryError,
     TransientError,
 )
+from lifeboat.core.forms import RecoverServer
 from lifeboat.core.plan import RecoveryPlan
 from lifeboat.core.points import (
     Asset,
@@ -30,7 +31,6 @@ from lifeboat.core.points import (
     choose_point,
     passed_over,
 )
-from lifeboat.core.requests import RecoverServer
 from lifeboat.core.sets import Candidate, candidates
 from lifeboat.core.timeline import Outcome, Phase, RungAttempt
 from lifeboat.settings import Settings

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 
 from lifeboat.core.checks import Verdict
 from lifeboat.core.errors import VerificationFailed
+from lifeboat.core.forms import RecoverServer
 from lifeboat.core.plan import RecoveryPlan
 from lifeboat.core.points import Asset, Facts, Tier
-from lifeboat.core.requests import RecoverServer
 from lifeboat.core.timeline import Outcome, Phase
 from lifeboat.settings import Settings
 from tasks import catalogue, journals, locks, marks, places, services, vault, verification

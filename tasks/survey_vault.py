@@ -15,10 +15,10 @@ from pydantic import BaseModel, ValidationError
 from lifeboat.core.checks import Verdict
 from lifeboat.core.drill import DrillOnRecord
 from lifeboat.core.errors import PermanentError, RecoveryError
+from lifeboat.core.forms import Scenario
 from lifeboat.core.marks import Kind, Sighting, TestResult, Verified
 from lifeboat.core.objectives import Report, only_on_host
 from lifeboat.core.points import FACTS_NAME, Asset, Facts, RecoveryPoint, Tier
-from lifeboat.core.requests import Scenario
 from lifeboat.core.survey import HostReport, Log, Parts, Rehearsal, Store, Unseen, WalFile
 from lifeboat.core.timeline import Outcome, Phase, RunRecord, phase_seconds
 from lifeboat.core.wal import PARTIAL, history_timeline, is_segment_name

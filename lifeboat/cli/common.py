@@ -20,8 +20,8 @@ from lifeboat.core.errors import (
     RecoveryError,
     VerificationFailed,
 )
+from lifeboat.core.forms import Approval
 from lifeboat.core.plan import RecoveryPlan
-from lifeboat.core.requests import Approval
 from lifeboat.core.timeline import RunRecord, phase_seconds
 
 log = logging.getLogger("lifeboat")

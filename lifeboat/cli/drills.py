@@ -63,7 +63,7 @@ def drill(
     """
     choose_orchestrator(without_prefect=without_prefect, with_prefect=with_prefect)
     from flows.drill import drill as flow
-    from lifeboat.core.requests import Drill
+    from lifeboat.core.forms import Drill
     from lifeboat.tools import report
 
     chosen = {"scenarios": scenario} if scenario else {}

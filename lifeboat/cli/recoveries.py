@@ -60,7 +60,7 @@ def database(
     """Scenario 1: the database server failed, or its data is wrong since a moment."""
     choose_orchestrator(without_prefect=without_prefect, with_prefect=with_prefect)
     from flows.recover_database import recover_database
-    from lifeboat.core.requests import RecoverDatabase
+    from lifeboat.core.forms import RecoverDatabase
 
     request = checked(
         RecoverDatabase,
@@ -90,7 +90,7 @@ def files(
     """Scenario 3: the file storage is corrupt."""
     choose_orchestrator(without_prefect=without_prefect, with_prefect=with_prefect)
     from flows.recover_files import recover_files
-    from lifeboat.core.requests import RecoverFiles
+    from lifeboat.core.forms import RecoverFiles
 
     request = checked(
         RecoverFiles,
@@ -120,7 +120,7 @@ def models(
     """Scenario 4: AI models are lost."""
     choose_orchestrator(without_prefect=without_prefect, with_prefect=with_prefect)
     from flows.recover_models import recover_models
-    from lifeboat.core.requests import RecoverModels
+    from lifeboat.core.forms import RecoverModels
 
     request = checked(
         RecoverModels,
@@ -161,7 +161,7 @@ def server(
     """
     choose_orchestrator(without_prefect=without_prefect, with_prefect=with_prefect)
     from flows.recover_server import recover_server
-    from lifeboat.core.requests import RecoverServer
+    from lifeboat.core.forms import RecoverServer
 
     request = checked(
         RecoverServer,
@@ -215,7 +215,7 @@ def bucket(
     """
     choose_orchestrator(without_prefect=without_prefect, with_prefect=with_prefect)
     from flows.recover_bucket import recover_bucket
-    from lifeboat.core.requests import RecoverBucket
+    from lifeboat.core.forms import RecoverBucket
 
     approval = approval_of(approve, bucket) if bucket else _approval(approve, config)
     request = checked(
@@ -243,7 +243,7 @@ def verify(
     """Run the plan's verification checklist against the live platform. Exit 4 unless all pass."""
     choose_orchestrator(without_prefect=without_prefect, with_prefect=with_prefect)
     from flows.verify_recovery import verify_recovery
-    from lifeboat.core.requests import Verify
+    from lifeboat.core.forms import Verify
 
     verdict = verify_recovery(Verify(config=str(config or "")))
     if as_json:

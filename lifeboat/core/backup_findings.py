@@ -20,10 +20,10 @@ from lifeboat.core.exposure import (
     sighting_of,
     word_of,
 )
+from lifeboat.core.forms import Scenario
 from lifeboat.core.marks import TestResult
 from lifeboat.core.plan import age_in_words
 from lifeboat.core.points import Asset, RecoveryPoint, Tier
-from lifeboat.core.requests import Scenario
 from lifeboat.core.survey import Survey, Unseen
 
 _DAY_SECONDS = 86400.0

@@ -17,10 +17,10 @@ from lifeboat.core.alarms import Finding, Limits, failed, passed, unknown, worst
 from lifeboat.core.checks import Status
 from lifeboat.core.continuity import Continuity, Reach
 from lifeboat.core.errors import PreconditionError
+from lifeboat.core.forms import Scenario
 from lifeboat.core.marks import Sighting
 from lifeboat.core.plan import age_in_words
 from lifeboat.core.points import Asset, RecoveryPoint, Tier
-from lifeboat.core.requests import Scenario
 from lifeboat.core.survey import Log, Survey, Unseen
 from lifeboat.core.wal import PARTIAL, Position
 

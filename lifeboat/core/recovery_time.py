@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict
 from lifeboat.core.alarms import Finding, Limits, failed, passed, unknown
 from lifeboat.core.checks import Status
 from lifeboat.core.exposure import trusted, usable_reach
+from lifeboat.core.forms import Scenario
 from lifeboat.core.plan import age_in_words
 from lifeboat.core.points import Asset, RecoveryPoint, Tier
-from lifeboat.core.requests import Scenario
 from lifeboat.core.survey import Rehearsal, Survey, Unseen
 
 

@@ -1,30 +1,15 @@
-"""What an operator may ask for: the parameters of the flows, as they appear in a form."""
+"""What may be asked of the flows that run by themselves; those of operators are in `forms`."""
 
 from __future__ import annotations
 
-from datetime import date, datetime, timezone
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from lifeboat.core.ladder import Rung
-from lifeboat.core.points import Asset, Tier, end_of_day
-
-# The UI's date picker has five-minute steps, so a point in time is typed.
-TIME_PATTERN = r"^(|\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?(Z|[+-]\d{2}:?\d{2})?)$"
-DATE_PATTERN = r"^(|\d{4}-\d{2}-\d{2})$"
-
-Source = Literal["cheapest", "local", "s3"]
-Approval = Literal["ask", "preapproved"]
+from lifeboat.core.points import Asset
 
 
-def _moment(text: str) -> datetime:
-    """A moment as an operator types it; without a zone it is UTC."""
-    moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
-    return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
-
-
-class _Request(BaseModel):
+class Request(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     config: str = Field(
@@ -32,7 +17,7 @@ class _Request(BaseModel):
     )
 
 
-class Enrol(_Request):
+class Enrol(Request):
     """Let Lifeboat into the platform's running database."""
 
     superuser: str = Field(
@@ -41,167 +26,7 @@ class Enrol(_Request):
     dry_run: bool = Field(default=False, description="Say what would be changed; change nothing.")
 
 
-class _Recovery(_Request):
-    source: Source = Field(
-        default="cheapest",
-        description="Where to restore from: the cheapest copy that works, only this host's copies, "
-        "or only S3.",
-    )
-    dry_run: bool = Field(
-        default=False, description="Make and show the plan, touch nothing, end as DryRun."
-    )
-    approval: Approval = Field(
-        default="ask", description="Ask a person to type the platform's name, or go on without."
-    )
-
-    @property
-    def only_from(self) -> Tier | None:
-        return None if self.source == "cheapest" else Tier(self.source)
-
-
-class RecoverDatabase(_Recovery):
-    """Scenario 1: the database server failed."""
-
-    to_time: str = Field(
-        default="",
-        pattern=TIME_PATTERN,
-        description="Bring the database back to this moment, e.g. 2026-01-31T03:15:00Z "
-        "(no zone means UTC); empty means the newest.",
-    )
-    rungs: list[Rung] = Field(
-        default=list(Rung), min_length=1, description="Which cures may be tried, cheapest first."
-    )
-
-    @field_validator("to_time")
-    @classmethod
-    def _is_a_time(cls, value: str) -> str:
-        if value:
-            _moment(value)
-        return value
-
-    @property
-    def target_time(self) -> datetime | None:
-        return _moment(self.to_time) if self.to_time else None
-
-
-class _RecoverDirectories(_Recovery):
-    date: str = Field(
-        default="",
-        pattern=DATE_PATTERN,
-        description="Repair from the newest point of this day or before it (UTC), "
-        "e.g. 2026-01-31; empty means the latest.",
-    )
-
-    point: str = Field(
-        default="",
-        description="Repair from this recovery point, e.g. files-20260131T031500Z, whatever is "
-        "newer; empty means the date decides.",
-    )
-
-    @model_validator(mode="after")
-    def _one_of_both(self) -> _RecoverDirectories:
-        if self.date and self.point:
-            raise ValueError("give a date or a point, not both")
-        return self
-
-    @field_validator("date")
-    @classmethod
-    def _is_a_date(cls, value: str) -> str:
-        if value:
-            date.fromisoformat(value)
-        return value
-
-    @property
-    def not_after(self) -> datetime | None:
-        return end_of_day(date.fromisoformat(self.date)) if self.date else None
-
-
-class RecoverFiles(_RecoverDirectories):
-    """Scenario 3: the file storage is corrupt."""
-
-
-class RecoverModels(_RecoverDirectories):
-    """Scenario 4: AI models are lost."""
-
-
-class RecoverServer(BaseModel):
-    """Scenario 2: the whole server is lost. Needs the bucket and the vault's password, no more."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    bucket: str = Field(min_length=3, description="Name of the bucket that holds the vault.")
-    endpoint: str = Field(
-        default="", description="URL of the S3 service; empty means Amazon's own."
-    )
-    region: str = Field(default="us-east-1", description="The bucket's region.")
-    prefix: str = Field(default="", description="The vault's place inside the bucket.")
-    into: str = Field(
-        min_length=1,
-        description="Directory on this machine for the platform; it must be empty or not exist.",
-    )
-    platform: str = Field(
-        default="",
-        description="Name of the platform that is expected in the bucket; another one is refused.",
-    )
-    trust: list[str] = Field(
-        default=[],
-        description="Names of suspicious recovery points that are right all the same.",
-    )
-    dry_run: bool = Field(
-        default=False, description="Make and show the plan, touch nothing, end as DryRun."
-    )
-    approval: Approval = Field(
-        default="ask", description="Ask a person to type the platform's name, or go on without."
-    )
-
-
-class RecoverBucket(_Request):
-    """The bucket's objects were deleted or overwritten; their old versions remain.
-
-    With the bucket's coordinates it needs no lifeboat.yaml, and no password of the vault either.
-    """
-
-    bucket: str = Field(
-        default="", description="Name of the bucket; empty means the one of lifeboat.yaml."
-    )
-    endpoint: str = Field(
-        default="", description="URL of the S3 service; empty means Amazon's own."
-    )
-    region: str = Field(default="us-east-1", description="The bucket's region.")
-    prefix: str = Field(default="", description="The vault's place inside the bucket.")
-    as_of: str = Field(
-        default="",
-        pattern=TIME_PATTERN,
-        description="The last moment before the attack, e.g. 2026-01-31T03:09:59Z (no zone means "
-        "UTC); empty means the one that the versions themselves tell.",
-    )
-    hide_newer: bool = Field(
-        default=False,
-        description="Also hide restic's objects that came after that moment, where a repository "
-        "was made anew in the place of the one that was destroyed.",
-    )
-    dry_run: bool = Field(
-        default=False, description="Make and show the plan, touch nothing, end as DryRun."
-    )
-    approval: Approval = Field(
-        default="ask",
-        description="Ask a person to type the name of the platform (without lifeboat.yaml: of the "
-        "bucket), or go on without.",
-    )
-
-    @field_validator("as_of")
-    @classmethod
-    def _is_a_time(cls, value: str) -> str:
-        if value:
-            _moment(value)
-        return value
-
-    @property
-    def moment(self) -> datetime | None:
-        return _moment(self.as_of) if self.as_of else None
-
-
-class Backup(_Request):
+class Backup(Request):
     """A backup of one asset into both tiers."""
 
     only_if_changed: bool = Field(
@@ -211,7 +36,7 @@ class Backup(_Request):
     )
 
 
-class Prune(_Request):
+class Prune(Request):
     """Remove the recovery points that the policy lets go, and the WAL that no base needs."""
 
     dry_run: bool = Field(
@@ -219,7 +44,7 @@ class Prune(_Request):
     )
 
 
-class RestoreTest(_Request):
+class RestoreTest(Request):
     """Prove recovery points by restoring them from S3 into a scratch place."""
 
     assets: list[Asset] = Field(
@@ -240,54 +65,7 @@ class RestoreTest(_Request):
     )
 
 
-Scenario = Literal["database", "files", "models", "server"]
-
-
-class Drill(BaseModel):
-    """Break the staging platform in every way of the plan, get it back, and measure."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    root: str = Field(
-        default=".lifeboat/staging", description="Directory of the staging platform; made anew."
-    )
-    stack: Literal["process", "compose"] = Field(
-        default="process",
-        description="What the staging platform runs as: plain processes, or containers.",
-    )
-    reports: str = Field(
-        default=".lifeboat/drills", description="Directory in which the report is left."
-    )
-    scenarios: list[Scenario] = Field(
-        default=["database", "files", "models", "server"],
-        min_length=1,
-        description="What to break, in this order.",
-    )
-    scale: float = Field(default=1.0, gt=0, le=1000, description="Size of the sample data.")
-    writes_per_second: float = Field(
-        default=10, gt=0, le=200, description="How fast the load generator writes."
-    )
-    server_load_seconds: float = Field(
-        default=70,
-        ge=5,
-        le=3600,
-        description="How long the load writes before the server is lost: more than the 60 s that "
-        "must be back.",
-    )
-    seed: int = Field(default=0, ge=0, description="Chooses what is damaged.")
-    keep: bool = Field(default=False, description="Leave the staging platform running afterwards.")
-    record_in: str = Field(
-        default="",
-        description="lifeboat.yaml of the platform for whose sake this drill is held: the result "
-        "is put on record in its vault.",
-    )
-
-
-class Verify(_Request):
-    """The plan's eighteen checks against the live platform."""
-
-
-class WatchObjectives(_Request):
+class WatchObjectives(Request):
     """Judge from the stores whether the plan's promises hold now."""
 
     source: Literal["host", "s3"] = Field(
@@ -306,21 +84,3 @@ class WatchObjectives(_Request):
         if self.source == "s3" and not self.bucket:
             raise ValueError("from s3, the bucket has to be named")
         return self
-
-
-__all__ = [
-    "Approval",
-    "Backup",
-    "Drill",
-    "Prune",
-    "RecoverBucket",
-    "RecoverDatabase",
-    "RecoverFiles",
-    "RecoverModels",
-    "RecoverServer",
-    "RestoreTest",
-    "Scenario",
-    "Source",
-    "Verify",
-    "WatchObjectives",
-]

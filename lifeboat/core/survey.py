@@ -15,10 +15,10 @@ from typing import Literal
 from lifeboat.core.continuity import Continuity
 from lifeboat.core.coverage import Place
 from lifeboat.core.drill import DrillOnRecord
+from lifeboat.core.forms import Scenario
 from lifeboat.core.marks import Sighting, TestResult, Verified
 from lifeboat.core.points import Asset, RecoveryPoint, Tier
 from lifeboat.core.protection import Finding as ProtectionFinding
-from lifeboat.core.requests import Scenario
 
 SeenFrom = Literal["host", "s3"]
 

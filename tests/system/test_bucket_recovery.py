@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from lifeboat.core.errors import PreconditionError, RecoveryError, TransientError
+from lifeboat.core.forms import RecoverBucket
 from lifeboat.core.points import Asset, Tier
-from lifeboat.core.requests import RecoverBucket
 from lifeboat.settings import Settings, load_settings
 from lifeboat.tools import filesystem, s3
 from lifeboat.tools.s3 import Bucket

@@ -8,8 +8,8 @@ import pytest
 
 from lifeboat.core.drill import DrillOnRecord, DrillReport, ScenarioResult
 from lifeboat.core.errors import PreconditionError
+from lifeboat.core.forms import Drill
 from lifeboat.core.marks import Kind
-from lifeboat.core.requests import Drill
 from lifeboat.core.timeline import Phase
 from lifeboat.settings import give_secrets
 from tasks import drill, marks

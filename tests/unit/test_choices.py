@@ -7,9 +7,10 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from lifeboat.core.errors import PermanentError, PreconditionError, TransientError
+from lifeboat.core.forms import RecoverDatabase
 from lifeboat.core.ladder import DatabaseAssessment
 from lifeboat.core.points import Asset, RecoveryPoint, Tier, point_id
-from lifeboat.core.requests import RecoverDatabase, RestoreTest
+from lifeboat.core.requests import RestoreTest
 from lifeboat.core.sets import Candidate
 from lifeboat.core.timeline import Outcome
 from tasks import catalogue, climb, clock, keeper, rebuild, restore_test

@@ -13,6 +13,7 @@ from lifeboat.core import errors
 from lifeboat.core.checks import CHECK_NAMES, CheckResult, Status, Verdict
 from lifeboat.core.drill import DrillReport, Losses, ScenarioResult, measured_rpo_seconds
 from lifeboat.core.errors import PreconditionError
+from lifeboat.core.forms import RecoverDatabase, RecoverFiles
 from lifeboat.core.ladder import DatabaseAssessment, Rung, choose_rungs
 from lifeboat.core.points import (
     Asset,
@@ -24,7 +25,6 @@ from lifeboat.core.points import (
     point_id,
     taken_at_of,
 )
-from lifeboat.core.requests import RecoverDatabase, RecoverFiles
 from lifeboat.core.timeline import Phase, StepRecord, outside_steps_seconds, phase_seconds
 from lifeboat.tools import report, seal
 

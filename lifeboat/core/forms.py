@@ -1,0 +1,275 @@
+"""The forms that an operator fills in: one flat model for each flow that a person starts.
+
+The UI draws them, and its server checks them before a run begins; the command line fills in the
+same ones. So every field has a sentence, a default where there can be one, and bounds that are told
+in the schema and not only by a validator. A moment is a string with a pattern, for the UI's picker
+has five-minute steps and its server takes anything for a moment.
+"""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timezone
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from lifeboat.core.ladder import Rung
+from lifeboat.core.points import Tier, end_of_day
+
+TIME_PATTERN = r"^(|\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?(Z|[+-]\d{2}:?\d{2})?)$"
+DATE_PATTERN = r"^(|\d{4}-\d{2}-\d{2})$"
+POINT_PATTERN = r"^(|[a-z]+-\d{8}T\d{6}Z[a-z0-9-]*)$"
+
+Source = Literal["cheapest", "local", "s3"]
+Approval = Literal["ask", "preapproved"]
+Scenario = Literal["database", "files", "models", "server"]
+
+# What is the same each time comes last.
+_LAST = ("dry_run", "approval", "approval_seconds", "config")
+
+
+def _moment(text: str) -> datetime:
+    """A moment as an operator types it; without a zone it is UTC."""
+    moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+
+
+def _in_order(schema: dict[str, Any]) -> None:
+    """Number the fields: the server's database forgets in which order a schema named them."""
+    names = sorted(schema["properties"], key=lambda name: _LAST.index(name) if name in _LAST else -1)
+    schema["properties"] = {
+        name: {**schema["properties"][name], "position": position}
+        for position, name in enumerate(names)
+    }
+
+
+class Form(BaseModel):
+    """What all of them have in common: nothing is added to them, and nothing changed in them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra=_in_order)
+
+
+class _OfPlatform(Form):
+    config: str = Field(
+        default="",
+        title="lifeboat.yaml",
+        description="Path of lifeboat.yaml; empty means the one that the host uses.",
+    )
+
+
+class _Deed(Form):
+    """What touches a platform: shown as a plan, and approved."""
+
+    dry_run: bool = Field(
+        default=False,
+        title="Dry run",
+        description="Make and show the plan, touch nothing, end as DryRun.",
+    )
+    approval: Approval = Field(
+        default="ask",
+        description="Show the plan and wait until a person types the platform's name; or go on "
+        "without, which only a platform with `environment: staging` allows.",
+    )
+    approval_seconds: int = Field(
+        default=3600,
+        ge=10,
+        le=86400,
+        title="Seconds to approve in",
+        description="How long the run waits for the approval. After that it ends as "
+        "NobodyApproved, with nothing touched.",
+    )
+
+
+class _Recovery(_Deed, _OfPlatform):
+    source: Source = Field(
+        default="cheapest",
+        title="From where",
+        description="Where to restore from: the cheapest copy that works, only this host's copies, "
+        "or only S3.",
+    )
+
+    @property
+    def only_from(self) -> Tier | None:
+        return None if self.source == "cheapest" else Tier(self.source)
+
+
+class RecoverDatabase(_Recovery):
+    """Scenario 1: the database server failed."""
+
+    to_time: str = Field(
+        default="",
+        pattern=TIME_PATTERN,
+        title="Point in time",
+        description="Bring the database back to this moment, e.g. 2026-01-31T03:15:00Z "
+        "(no zone means UTC); empty means the newest.",
+    )
+    rungs: list[Rung] = Field(
+        default=list(Rung),
+        min_length=1,
+        title="Cures",
+        description="Which cures may be tried. They are tried from the cheapest to the dearest, "
+        "until one holds.",
+    )
+
+    @field_validator("to_time")
+    @classmethod
+    def _is_a_time(cls, value: str) -> str:
+        if value:
+            _moment(value)
+        return value
+
+    @property
+    def target_time(self) -> datetime | None:
+        return _moment(self.to_time) if self.to_time else None
+
+
+class _RecoverDirectories(_Recovery):
+    date: str = Field(
+        default="",
+        pattern=DATE_PATTERN,
+        title="Day",
+        description="Repair from the newest point of this day or before it (UTC), "
+        "e.g. 2026-01-31; empty means the latest.",
+    )
+
+    point: str = Field(
+        default="",
+        pattern=POINT_PATTERN,
+        title="Recovery point",
+        description="Repair from this recovery point, e.g. files-20260131T031500Z, whatever is "
+        "newer; empty means the date decides.",
+    )
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> _RecoverDirectories:
+        if self.date and self.point:
+            raise ValueError("give a date or a point, not both")
+        return self
+
+    @field_validator("date")
+    @classmethod
+    def _is_a_date(cls, value: str) -> str:
+        if value:
+            date.fromisoformat(value)
+        return value
+
+    @property
+    def not_after(self) -> datetime | None:
+        return end_of_day(date.fromisoformat(self.date)) if self.date else None
+
+
+class RecoverFiles(_RecoverDirectories):
+    """Scenario 3: the file storage is corrupt."""
+
+
+class RecoverModels(_RecoverDirectories):
+    """Scenario 4: AI models are lost."""
+
+
+class RecoverServer(_Deed):
+    """Scenario 2: the whole server is lost. Needs the bucket and the vault's password, no more."""
+
+    bucket: str = Field(min_length=3, description="Name of the bucket that holds the vault.")
+    endpoint: str = Field(
+        default="", description="URL of the S3 service; empty means Amazon's own."
+    )
+    region: str = Field(default="us-east-1", description="The bucket's region.")
+    prefix: str = Field(default="", description="The vault's place inside the bucket.")
+    into: str = Field(
+        min_length=1,
+        description="Directory on this machine for the platform; it must be empty or not exist.",
+    )
+    platform: str = Field(
+        default="",
+        description="Name of the platform that is expected in the bucket; another one is refused.",
+    )
+    trust: list[str] = Field(
+        default=[],
+        description="Names of suspicious recovery points that are right all the same.",
+    )
+
+
+class RecoverBucket(_Deed, _OfPlatform):
+    """The bucket's objects were deleted or overwritten; their old versions remain.
+
+    With the bucket's coordinates it needs no lifeboat.yaml, and no password of the vault either.
+    """
+
+    bucket: str = Field(
+        default="", description="Name of the bucket; empty means the one of lifeboat.yaml."
+    )
+    endpoint: str = Field(
+        default="", description="URL of the S3 service; empty means Amazon's own."
+    )
+    region: str = Field(default="us-east-1", description="The bucket's region.")
+    prefix: str = Field(default="", description="The vault's place inside the bucket.")
+    as_of: str = Field(
+        default="",
+        pattern=TIME_PATTERN,
+        description="The last moment before the attack, e.g. 2026-01-31T03:09:59Z (no zone means "
+        "UTC); empty means the one that the versions themselves tell.",
+    )
+    hide_newer: bool = Field(
+        default=False,
+        description="Also hide restic's objects that came after that moment, where a repository "
+        "was made anew in the place of the one that was destroyed.",
+    )
+    approval: Approval = Field(
+        default="ask",
+        description="Show the plan and wait until a person types the name of the platform (without "
+        "lifeboat.yaml: of the bucket); or go on without, which only a platform with "
+        "`environment: staging` allows.",
+    )
+
+    @field_validator("as_of")
+    @classmethod
+    def _is_a_time(cls, value: str) -> str:
+        if value:
+            _moment(value)
+        return value
+
+    @property
+    def moment(self) -> datetime | None:
+        return _moment(self.as_of) if self.as_of else None
+
+
+class Verify(_OfPlatform):
+    """The plan's eighteen checks against the live platform."""
+
+
+class Drill(Form):
+    """Break the staging platform in every way of the plan, get it back, and measure."""
+
+    root: str = Field(
+        default=".lifeboat/staging", description="Directory of the staging platform; made anew."
+    )
+    stack: Literal["process", "compose"] = Field(
+        default="process",
+        description="What the staging platform runs as: plain processes, or containers.",
+    )
+    reports: str = Field(
+        default=".lifeboat/drills", description="Directory in which the report is left."
+    )
+    scenarios: list[Scenario] = Field(
+        default=["database", "files", "models", "server"],
+        min_length=1,
+        description="What to break, in this order.",
+    )
+    scale: float = Field(default=1.0, gt=0, le=1000, description="Size of the sample data.")
+    writes_per_second: float = Field(
+        default=10, gt=0, le=200, description="How fast the load generator writes."
+    )
+    server_load_seconds: float = Field(
+        default=70,
+        ge=5,
+        le=3600,
+        description="How long the load writes before the server is lost: more than the 60 s that "
+        "must be back.",
+    )
+    seed: int = Field(default=0, ge=0, description="Chooses what is damaged.")
+    keep: bool = Field(default=False, description="Leave the staging platform running afterwards.")
+    record_in: str = Field(
+        default="",
+        description="lifeboat.yaml of the platform for whose sake this drill is held: the result "
+        "is put on record in its vault.",
+    )
