@@ -31,7 +31,7 @@ def recover_bucket(request: RecoverBucket = RecoverBucket()) -> RunRecord | Reco
         plan = bucket_recovery.plan_for(place, by_key, choice)
         if request.dry_run:
             return recovery.end_dry_run(run, plan)
-        approval.approve(plan, request.approval)
+        approval.approve(plan, request, place.settings)
 
         bucket_recovery.bring_back(place, choice)
         if request.hide_newer:

@@ -39,7 +39,7 @@ def recover_database(request: RecoverDatabase = RecoverDatabase()) -> RunRecord 
         plan = climb.plan_climb(settings, assessment, points, rungs, request)
         if request.dry_run:
             return recovery.end_dry_run(run, plan)
-        approval.approve(plan, request.approval)
+        approval.approve(plan, request, settings)
 
         facts = climb.climb(settings, rungs, points, to_time=request.target_time)
 

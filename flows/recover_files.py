@@ -47,7 +47,7 @@ def recover_files(request: RecoverFiles = RecoverFiles()) -> RunRecord | Recover
         )
         if request.dry_run:
             return recovery.end_dry_run(run, plan)
-        approval.approve(plan, request.approval)
+        approval.approve(plan, request, settings)
 
         services.stop_services(settings, settings.files.services)
         repair.keep_damaged(damages)

@@ -37,7 +37,7 @@ def recover_models(request: RecoverModels = RecoverModels()) -> RunRecord | Reco
         plan = repair.plan_repair(settings, source, damages, procedure="recover-models")
         if request.dry_run:
             return recovery.end_dry_run(run, plan)
-        approval.approve(plan, request.approval)
+        approval.approve(plan, request, settings)
 
         repair.keep_damaged(damages)
         repair.rewrite_damaged(settings, source, damages)

@@ -39,7 +39,7 @@ def recover_server(request: RecoverServer) -> RunRecord | RecoveryPlan:
         plan = rebuild.plan_rebuild(found, request)
         if request.dry_run:
             return recovery.end_dry_run(run, plan)
-        approval.approve(plan, request.approval)
+        approval.approve(plan, request, settings)
 
         rebuild.take_place(found)
         with recovery.hold_platform(settings, run):

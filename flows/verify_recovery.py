@@ -3,7 +3,7 @@ from __future__ import annotations
 from lifeboat.core.checks import Verdict
 from lifeboat.core.forms import Verify
 from lifeboat.settings import load_settings
-from tasks import backup, locks, places, recovery
+from tasks import artifacts, backup, locks, places, recovery
 from tasks.orchestration import procedure
 from tasks.record import recorded
 
@@ -23,8 +23,11 @@ def verify_recovery(request: Verify = Verify()) -> Verdict:
     Evidence: the verdict, in the run's record.
     """
     settings = load_settings(request.config or None)
-    with recorded(
-        "verify-recovery", platform=settings.platform, directory=places.runs_directory(settings)
+    with (
+        recorded(
+            "verify-recovery", platform=settings.platform, directory=places.runs_directory(settings)
+        ) as run,
+        artifacts.shown(run, settings),
     ):
         expected = recovery.expectations(settings)
         with locks.no_backups(settings, run="verify-recovery"):

@@ -4,38 +4,64 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Literal
+import time
+from typing import Any, Literal, Protocol
 
-from lifeboat.core.errors import NotApproved
+from lifeboat.core.errors import NobodyApproved, NotApproved, Rejected
+from lifeboat.core.forms import Approval
 from lifeboat.core.plan import RecoveryPlan
+from lifeboat.settings import Settings
+from tasks import artifacts, production
 from tasks.orchestration import in_flow_run
 from tasks.record import current_run
 
 log = logging.getLogger("lifeboat")
 
-Approval = Literal["ask", "preapproved"]
-APPROVAL_TIMEOUT_SECONDS = 3600
+_POLL_SECONDS = 2
+_TRIES = 3
+_NOTHING_TOUCHED = "Nothing was touched. Run it again."
+
+_typed = ""
 
 
-def approve(plan: RecoveryPlan, approval: Approval) -> None:
-    """Return when the plan is approved. Raise NotApproved if it is not; nothing was touched.
+class Asked(Protocol):
+    """What a form says of the approval."""
 
-    On a terminal the operator types the platform's name; in the Prefect UI the run pauses for the
-    same. A time-out means no.
+    approval: Approval
+    approval_seconds: int
+
+
+def typed_beforehand(platform: str) -> None:
+    """Note the name that the operator typed with the command: it answers when the plan is shown."""
+    global _typed
+    _typed = platform
+
+
+def approve(plan: RecoveryPlan, asked: Asked, settings: Settings | None) -> None:
+    """Return when the plan is approved; until then nothing was touched.
+
+    A person types the platform's name: with the command, at a terminal, or into the paused run's
+    form in the Prefect UI. Raises Rejected if they say no, NobodyApproved if nobody answers in
+    time, and NotApproved if another name is typed or there is nobody to ask. Only staging goes
+    without a person; anything else raises PreconditionError (see `production.refuse`).
     """
     run = current_run()
     # Not as used: what is used and passes all checks is marked as verified.
     run.fact(planned_points=" ".join(point.id for point in plan.points))
     log.info("The plan:\n%s", plan.in_words())
-    if approval == "preapproved":
+    artifacts.show_plan(plan)
+    if _typed:
+        _require_name(_typed, plan)
+        run.fact(approved_by="command line")
+    elif asked.approval == "preapproved":
+        production.refuse(settings, doing=f"Approving {plan.procedure}", platform=plan.platform)
         run.fact(approved_by="preapproved")
-        return
-    if sys.stdin is not None and sys.stdin.isatty():
+    elif sys.stdin is not None and sys.stdin.isatty():
         answer = input(f"Type the platform's name ({plan.platform}) to go on, else it stops: ")
-        _require(answer.strip() == plan.platform, "the name typed is not the platform's")
+        _require_name(answer, plan)
         run.fact(approved_by="terminal")
     elif in_flow_run():
-        _approve_in_prefect(plan)
+        _ask_in_ui(plan, asked.approval_seconds)
     else:
         raise NotApproved(
             f"{plan.procedure} needs an approval, and there is no terminal to ask at.",
@@ -43,36 +69,93 @@ def approve(plan: RecoveryPlan, approval: Approval) -> None:
         )
 
 
-def _approve_in_prefect(plan: RecoveryPlan) -> None:
-    from prefect.artifacts import create_markdown_artifact
+def _require_name(typed: str, plan: RecoveryPlan) -> None:
+    if typed.strip() != plan.platform:
+        raise NotApproved(
+            f"The plan was not approved: {typed.strip()!r} was typed, and the platform is "
+            f"{plan.platform!r}.",
+            hint=_NOTHING_TOUCHED,
+        )
+
+
+def _ask_in_ui(plan: RecoveryPlan, seconds: int) -> None:
+    """Pause until the form is filled in; another platform's name is told and asked for again."""
+    until = time.monotonic() + seconds
+    told = ""
+    for attempt in range(1, _TRIES + 1):
+        answer = _pause(plan, told, until - time.monotonic(), attempt, seconds)
+        who = answer.approver.strip()
+        reason = answer.reason.strip()
+        if answer.decision == "reject":
+            current_run().fact(rejected_by=who, rejected_because=reason)
+            raise Rejected(
+                f"{plan.procedure} was rejected by {who}: {reason or 'no reason was given'}.",
+                hint=_NOTHING_TOUCHED,
+            )
+        if answer.platform.strip() == plan.platform:
+            current_run().fact(approved_by=who, approved_because=reason)
+            return
+        told = (
+            f"**Not approved yet.** {who} typed `{answer.platform.strip()}`; this platform's name "
+            f"is `{plan.platform}`.\n\n"
+        )
+        log.warning("%s typed another platform's name; asking again.", who)
+    raise Rejected(
+        f"{plan.procedure}: the platform's name was mistyped {_TRIES} times, which counts as no.",
+        hint=_NOTHING_TOUCHED,
+    )
+
+
+def _pause(plan: RecoveryPlan, told: str, seconds_left: float, attempt: int, seconds: int) -> Any:
     from prefect.exceptions import FlowPauseTimeout
     from prefect.flow_runs import pause_flow_run
+
+    form = _approval_form().with_initial_data(description=told + plan.in_markdown())
+    log.info(
+        "Waiting %.0f s for an approval: in the UI open this run, and choose Resume (in the menu "
+        "of three dots). The form asks for the platform's name.",
+        seconds_left,
+    )
+    try:
+        if seconds_left < 1:
+            raise FlowPauseTimeout
+        return pause_flow_run(
+            wait_for_input=form,
+            timeout=int(seconds_left),
+            poll_interval=_POLL_SECONDS,
+            key=f"approval-{attempt}",
+        )
+    except FlowPauseTimeout:
+        raise NobodyApproved(
+            f"{plan.procedure}: nobody approved the plan within {seconds} s.",
+            hint=_NOTHING_TOUCHED,
+        ) from None
+    except Exception as error:
+        # Whatever Prefect's client raises when its server is gone.
+        raise NotApproved(
+            f"{plan.procedure}: the server through which to ask has failed ({error}).",
+            hint=f"Nothing was touched. From a shell: --approve {plan.platform}.",
+        ) from error
+
+
+def _approval_form() -> Any:
     from prefect.input import RunInput
     from pydantic import Field
 
     class RecoveryApproval(RunInput):
-        decision: Literal["approve", "reject"] = "reject"
-        platform: str = Field(default="", description="Type the platform's name to approve")
-        approver: str = Field(default="", description="Your name")
-
-    text = f"```\n{plan.in_words()}\n```"
-    create_markdown_artifact(text, key="recovery-plan", description=plan.procedure)
-    try:
-        answer = pause_flow_run(
-            wait_for_input=RecoveryApproval.with_initial_data(description=text),
-            timeout=APPROVAL_TIMEOUT_SECONDS,
-            key="approve-plan",
+        platform: str = Field(
+            default="",
+            title="Name of the platform",
+            description="To approve, type the platform's name as the plan says it.",
         )
-    except FlowPauseTimeout:
-        raise NotApproved(
-            f"{plan.procedure}: nobody approved the plan within {APPROVAL_TIMEOUT_SECONDS} s.",
-            hint="Nothing was touched. Run it again.",
-        ) from None
-    _require(answer.decision == "approve", "it was rejected")
-    _require(answer.platform.strip() == plan.platform, "the name typed is not the platform's")
-    current_run().fact(approved_by=answer.approver or "Prefect UI")
+        approver: str = Field(
+            min_length=2, max_length=80, title="Your name", description="It goes on record."
+        )
+        decision: Literal["approve", "reject"] = Field(
+            default="reject", description="Approve the plan as it stands, or end the run."
+        )
+        reason: str = Field(
+            default="", max_length=500, description="Why; for the record of the recovery."
+        )
 
-
-def _require(condition: bool, why: str) -> None:
-    if not condition:
-        raise NotApproved(f"The plan was not approved: {why}.", hint="Nothing was touched.")
+    return RecoveryApproval

@@ -45,7 +45,7 @@ from lifeboat.core.versions import (
 )
 from lifeboat.settings import S3, Settings, load_settings
 from lifeboat.tools import s3
-from tasks import clock, many, places, progress, protection, recovery
+from tasks import artifacts, clock, many, places, progress, protection, recovery
 from tasks.orchestration import step
 from tasks.record import Run, current_run, recorded
 
@@ -63,6 +63,7 @@ class Place(BaseModel):
     bucket: s3.Bucket
     name: str  # of the platform; of the bucket where there is no lifeboat.yaml
     wanted: Wanted  # how it should be protected
+    settings: Settings | None = None
 
 
 @contextmanager
@@ -82,6 +83,7 @@ def recovery_of_bucket(request: RecoverBucket) -> Iterator[tuple[Place, Run]]:
     with (
         tempfile.TemporaryDirectory(prefix="lifeboat-") as directory,
         recorded(PROCEDURE, platform=request.bucket, directory=Path(directory)) as run,
+        artifacts.shown(run),
     ):
         if not request.dry_run:
             run.when_finished(functools.partial(_publish, bucket))
@@ -94,6 +96,7 @@ def place_of(settings: Settings) -> Place:
         bucket=places.bucket(settings),
         name=settings.platform,
         wanted=protection.wanted_of(settings.vault.s3),
+        settings=settings,
     )
 
 

@@ -18,7 +18,7 @@ from lifeboat.core.plan import RecoveryPlan
 from lifeboat.core.points import Asset, Facts, RecoveryPoint, Tier, choose_point, passed_over
 from lifeboat.core.timeline import Outcome, Phase, RungAttempt
 from lifeboat.settings import Settings
-from tasks import catalogue, clock, restore_database, services, wal_continuity
+from tasks import catalogue, clock, forecast, restore_database, services, wal_continuity
 from tasks.orchestration import step
 from tasks.record import current_run
 
@@ -130,6 +130,8 @@ def plan_climb(
         else "no acknowledged row, if the WAL receiver was running; at most what it lagged"
     )
     used = {c.rung.tier for c in rungs if c.use and c.rung.tier}
+    first = next((c.rung.tier for c in rungs if c.use and c.rung.tier), None)
+    cheapest = [points.of[first]] if first else []
     return RecoveryPlan(
         procedure="recover-database",
         platform=settings.platform,
@@ -149,6 +151,9 @@ def plan_climb(
             if tier in used
         ),
         made_at=clock.now(),
+        # Of the first cure that restores: a restart that holds is quicker still.
+        forecast=forecast.of_recovery(settings, "database", cheapest, renamed=first is Tier.HOT),
+        objective_rto_seconds=settings.objectives.rto_seconds,
     )
 
 

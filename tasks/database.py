@@ -23,7 +23,7 @@ from lifeboat.core.points import (
 )
 from lifeboat.settings import Settings
 from lifeboat.tools import filesystem, git, postgres
-from tasks import catalogue, clock, locks, places, progress, suspicion, vault
+from tasks import catalogue, clock, locks, places, production, progress, suspicion, vault
 from tasks.orchestration import step
 from tasks.record import current_run
 
@@ -185,3 +185,4 @@ def store_copy(settings: Settings, hot: Path, facts: Facts) -> None:
     expected = vault.Extent(files=told.files + 1, bytes=told.bytes + note.stat().st_size)
     vault.store_in_both_tiers(settings, facts, [note, base], exactly=expected)
     suspicion.look_at_new_point(settings, facts)
+    production.remember(settings, facts)

@@ -20,8 +20,10 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 from lifeboat.core.errors import (
     LockBusy,
+    NobodyApproved,
     PreconditionError,
     RecoveryError,
+    Rejected,
     TransientError,
     VerificationFailed,
 )
@@ -65,6 +67,8 @@ def procedure(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 def _naming_ends(function: Callable[P, R]) -> Callable[P, R]:
     """Let no run look green that is not: green means done, and good.
 
+    One that a person rejected ends as cancelled, in the state `Rejected`, and one that nobody
+    approved in time in `NobodyApproved`: nothing was touched, and nothing failed.
     A run that was asked for its plan only ends in the state `DryRun`. One that found what it looked
     at not to be good ends in the failed state `NotGood`, if it runs by a deployment: from a shell
     its result is wanted, and the exit code says the same.
@@ -72,7 +76,13 @@ def _naming_ends(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> Any:
-        result = function(*args, **kwargs)
+        try:
+            result = function(*args, **kwargs)
+        except (Rejected, NobodyApproved) as error:
+            from prefect.states import Cancelled
+
+            # With the error as its data it is raised again where the flow was called from a shell.
+            return Cancelled(name=type(error).__name__, message=str(error), data=error)
         if any(getattr(value, "dry_run", False) for value in (*args, *kwargs.values())):
             from prefect.states import Completed
 

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from lifeboat.tools import restic
 from lifeboat.tools.report import seconds_in_words
+from tasks import artifacts
 
 log = logging.getLogger("lifeboat")
 
@@ -18,14 +19,20 @@ EVERY_SECONDS = 5.0
 
 
 def of_restic(what: str) -> Callable[[restic.Progress], None]:
-    """Tell of a backup or restore; short ones are not worth a word."""
+    """Tell of a backup or restore; in the log short ones are not worth a word."""
 
     def tell(now: restic.Progress) -> None:
         left = f", about {seconds_in_words(now.seconds_left)} left" if now.seconds_left else ""
         done, total = now.bytes_done / 1e6, now.bytes_total / 1e6
         log.info("%s: %.0f %% (%.0f of %.0f MB%s)", what, now.percent, done, total, left)
 
-    return _seldom(tell)
+    seldom = _seldom(tell)
+
+    def told(now: restic.Progress) -> None:
+        artifacts.show_progress(what, now)
+        seldom(now)
+
+    return told
 
 
 def of_lines(what: str) -> Callable[[str], None]:

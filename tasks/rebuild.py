@@ -36,10 +36,12 @@ from lifeboat.core.timeline import Outcome, Phase, RungAttempt
 from lifeboat.settings import Settings
 from lifeboat.tools import filesystem, git, postgres
 from tasks import (
+    artifacts,
     backup,
     catalogue,
     climb,
     clock,
+    forecast,
     integrity,
     places,
     programs,
@@ -102,6 +104,7 @@ def read_vault(request: RecoverServer) -> Rebuild:
     )
     found = settings_in_vault.read(where, into=Path(request.into), trust=request.trust)
     settings = found.settings
+    artifacts.belongs_to(settings)
     if request.platform and request.platform != settings.platform:
         raise PreconditionError(
             f"Reading bucket {request.bucket}: it holds the platform {settings.platform!r}, not "
@@ -135,12 +138,13 @@ def plan_rebuild(found: Rebuild, request: RecoverServer) -> RecoveryPlan:
     settings = found.settings
     first = {asset: tried[0] for asset, tried in found.candidates.items()}
     code = settings.code
+    points = (*(choice.point for choice in first.values()), found.configuration.point)
     clone = f"clone {code.repository}, branch {code.branch}; " if code else ""
     return RecoveryPlan(
         procedure="recover-server",
         platform=settings.platform,
         symptoms="the server is lost; this machine takes its place",
-        points=(*(choice.point for choice in first.values()), found.configuration.point),
+        points=points,
         passed_over=found.passed_over,
         target="the newest that the bucket holds",
         expected_loss="what was written after the last WAL that reached the bucket, and files "
@@ -154,6 +158,8 @@ def plan_rebuild(found: Rebuild, request: RecoverServer) -> RecoveryPlan:
             f"start {', '.join(settings.stack.deferred_services) or 'nothing'} (deferred)",
         ),
         made_at=clock.now(),
+        forecast=forecast.of_recovery(settings, "server", points),
+        objective_rto_seconds=settings.objectives.rto_seconds,
     )
 
 

@@ -15,7 +15,7 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -37,6 +37,8 @@ log = logging.getLogger("lifeboat")
 JOURNAL_NAME = "journal.jsonl"
 RECORD_NAME = "record.json"
 
+Listener = Callable[[str, Mapping[str, object]], None]
+
 
 class Run:
     """Collects what happens in one procedure. Safe to use from several threads."""
@@ -48,6 +50,7 @@ class Run:
         self._guard = threading.Lock()
         self._unwritten: list[str] = []
         self._when_finished: list[Callable[[Run], None]] = []
+        self._listeners: list[Listener] = []
         self._idle = self._noteworthy = False
         self._record = RunRecord(
             id=self.id, procedure=procedure, platform=platform, began_at=now.timestamp()
@@ -118,6 +121,10 @@ class Run:
         """Do something with the record once it is complete, however the run ends."""
         self._when_finished.append(act)
 
+    def listen(self, listener: Listener) -> None:
+        """Tell of each event, with its details, once it is in the journal."""
+        self._listeners.append(listener)
+
     def found_nothing_to_do(self) -> None:
         """If the run ends well, and did nothing noteworthy besides, it leaves no record."""
         self._idle = True
@@ -147,8 +154,14 @@ class Run:
         with self._guard:
             if self.directory is None:
                 self._unwritten.append(line)
-                return
-            filesystem.append_line_durably(self.directory / JOURNAL_NAME, line)
+            else:
+                filesystem.append_line_durably(self.directory / JOURNAL_NAME, line)
+        for listener in self._listeners:
+            try:
+                listener(event, details)
+            except Exception as error:
+                # Whoever listens must not stop what is told of.
+                log.warning("%s is not shown: %s: %s", event, type(error).__name__, error)
 
 
 class _NoRun(Run):

@@ -14,7 +14,17 @@ from lifeboat.core.plan import RecoveryPlan
 from lifeboat.core.points import Asset, Facts, Tier
 from lifeboat.core.timeline import Outcome, Phase
 from lifeboat.settings import Settings
-from tasks import catalogue, journals, locks, marks, places, services, vault, verification
+from tasks import (
+    artifacts,
+    catalogue,
+    journals,
+    locks,
+    marks,
+    places,
+    services,
+    vault,
+    verification,
+)
 from tasks.journals import Fate, Journal
 from tasks.orchestration import is_alone, step
 from tasks.record import Run, current_run, recorded
@@ -32,6 +42,7 @@ def recovery(settings: Settings, procedure: str) -> Iterator[Run]:
     with (
         locks.recovery_lock(settings, run=procedure),
         recorded(procedure, platform=settings.platform, directory=directory) as run,
+        artifacts.shown(run, settings),
     ):
         _note_circumstances(settings, run)
         yield run
@@ -40,7 +51,10 @@ def recovery(settings: Settings, procedure: str) -> Iterator[Run]:
 @contextmanager
 def recovery_of_a_lost_server(request: RecoverServer) -> Iterator[Run]:
     """Record a recovery that begins with nothing: no settings, and no place to write to yet."""
-    with recorded("recover-server", platform=request.platform, directory=None) as run:
+    with (
+        recorded("recover-server", platform=request.platform, directory=None) as run,
+        artifacts.shown(run),
+    ):
         yield run
 
 

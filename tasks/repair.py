@@ -26,7 +26,7 @@ from lifeboat.core.points import (
 from lifeboat.core.timeline import Phase
 from lifeboat.settings import Settings
 from lifeboat.tools import filesystem
-from tasks import catalogue, clock, places, progress
+from tasks import catalogue, clock, forecast, places, progress
 from tasks.orchestration import side_by_side, step
 from tasks.record import current_run
 from tasks.trees import directories_of
@@ -185,6 +185,13 @@ def plan_repair(
             "verify the platform",
         ),
         made_at=clock.now(),
+        forecast=forecast.of_recovery(
+            settings,
+            "files" if asset is Asset.FILES else "models",
+            [source.point],
+            repaired=True,
+        ),
+        objective_rto_seconds=settings.objectives.rto_seconds,
     )
 
 

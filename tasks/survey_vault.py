@@ -210,14 +210,21 @@ class Notes:
                 log.warning("%s", error)
 
 
+def rehearsals_of(drills: tuple[DrillOnRecord, ...]) -> tuple[Rehearsal, ...]:
+    """Recoveries that were carried out in drills."""
+    return tuple(rehearsal for drill in drills for rehearsal in _of_drill(drill))
+
+
 def rehearsals(
-    settings: Settings, drills: tuple[DrillOnRecord, ...] | Unseen
+    settings: Settings,
+    drills: tuple[DrillOnRecord, ...] | Unseen,
+    *scenarios: Scenario,
 ) -> tuple[Rehearsal, ...]:
-    """Recoveries that the bucket tells of: in earnest, and in drills."""
-    found = [] if isinstance(drills, Unseen) else [r for d in drills for r in _of_drill(d)]
+    """Recoveries of these scenarios, or of all, that the bucket tells of: in earnest, in drills."""
+    found = [] if isinstance(drills, Unseen) else list(rehearsals_of(drills))
     keys = [item.key for item in places.bucket(settings).list(f"{_RUNS}recover-")]
     ids = sorted({key.removeprefix(_RUNS).split("/")[0] for key in keys}, reverse=True)
-    for scenario in get_args(Scenario):
+    for scenario in scenarios or get_args(Scenario):
         ours = [run for run in ids if run.startswith(f"recover-{scenario}-")][:_NEWEST]
         for run in ours:
             record = _record(settings, f"{_RUNS}{run}/record.json")

@@ -20,7 +20,6 @@ from lifeboat.core.errors import (
     RecoveryError,
     VerificationFailed,
 )
-from lifeboat.core.forms import Approval
 from lifeboat.core.plan import RecoveryPlan
 from lifeboat.core.timeline import RunRecord, phase_seconds
 
@@ -139,16 +138,19 @@ def checked(model, **values):
         raise typer.BadParameter(told) from error
 
 
-def approval_of(approve: str, platform: str) -> Approval:
-    """What `--approve NAME` means. Raises NotApproved for another platform's name."""
-    if not approve:
-        return "ask"
-    if approve != platform:
+def answer_beforehand(approve: str, platform: str) -> None:
+    """Let `--approve NAME` answer when the plan is shown; empty: it will be asked for.
+
+    Raises NotApproved for another platform's name, before anything else is looked at.
+    """
+    from tasks import approval
+
+    if approve and approve != platform:
         raise NotApproved(
             f"--approve names {approve!r}, but this platform is {platform!r}.",
             hint="Nothing was touched. Look at --config.",
         )
-    return "preapproved"
+    approval.typed_beforehand(approve)
 
 
 def show_result(result: RunRecord | RecoveryPlan, *, as_json: bool) -> None:

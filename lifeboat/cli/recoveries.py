@@ -16,8 +16,8 @@ from lifeboat.cli.common import (
     JsonOption,
     WithoutPrefect,
     WithPrefect,
+    answer_beforehand,
     app,
-    approval_of,
     checked,
     choose_orchestrator,
     show_result,
@@ -69,8 +69,8 @@ def database(
         source=source,
         rungs=rungs or list(Rung),
         dry_run=dry_run,
-        approval=_approval(approve, config),
     )
+    _answer_beforehand(approve, config)
     show_result(recover_database(request), as_json=as_json)
 
 
@@ -99,8 +99,8 @@ def files(
         point=point,
         source=source,
         dry_run=dry_run,
-        approval=_approval(approve, config),
     )
+    _answer_beforehand(approve, config)
     show_result(recover_files(request), as_json=as_json)
 
 
@@ -129,8 +129,8 @@ def models(
         point=point,
         source=source,
         dry_run=dry_run,
-        approval=_approval(approve, config),
     )
+    _answer_beforehand(approve, config)
     show_result(recover_models(request), as_json=as_json)
 
 
@@ -172,9 +172,9 @@ def server(
         into=str(into.absolute()),
         trust=trust or [],
         dry_run=dry_run,
-        approval="preapproved" if approve else "ask",
         platform=approve,
     )
+    answer_beforehand(approve, approve)
     show_result(recover_server(request), as_json=as_json)
 
 
@@ -217,7 +217,6 @@ def bucket(
     from flows.recover_bucket import recover_bucket
     from lifeboat.core.forms import RecoverBucket
 
-    approval = approval_of(approve, bucket) if bucket else _approval(approve, config)
     request = checked(
         RecoverBucket,
         config=str(config or ""),
@@ -228,8 +227,11 @@ def bucket(
         as_of=as_of,
         hide_newer=hide_newer,
         dry_run=dry_run,
-        approval=approval,
     )
+    if bucket:
+        answer_beforehand(approve, bucket)
+    else:
+        _answer_beforehand(approve, config)
     show_result(recover_bucket(request), as_json=as_json)
 
 
@@ -297,10 +299,11 @@ def _print_checks(sections, verdict: Verdict) -> None:
     console.print(f"{verdict.passed} of {verdict.total} passed")
 
 
-def _approval(approve: str, config: Path | None) -> str:
+def _answer_beforehand(approve: str, config: Path | None) -> None:
     from lifeboat.settings import load_settings
 
-    return approval_of(approve, load_settings(config).platform) if approve else "ask"
+    if approve:
+        answer_beforehand(approve, load_settings(config).platform)
 
 
 def _date(date: str, latest: bool) -> str:

@@ -5,7 +5,9 @@ RecoveryError                 every error that Lifeboat raises on purpose
 ├── PermanentError            the same call will fail again: not retried
 │   ├── PreconditionError     refused before anything was touched
 │   │   ├── LockBusy          another recovery, or a backup of the same asset, is running
-│   │   ├── NotApproved       the operator said no, or did not answer in time
+│   │   ├── NotApproved       there was nobody to ask, or what was typed is not the name
+│   │   │   ├── Rejected      a person said no
+│   │   │   └── NobodyApproved  nobody answered in time
 │   │   └── SettingsError     lifeboat.yaml or the environment is wrong
 │   └── VerificationFailed    the work was done, and its result is not good
 └── CommandFailed             an outside program ended badly: not retried
@@ -59,6 +61,14 @@ class LockBusy(PreconditionError):
 
 class NotApproved(PreconditionError):
     """The plan was shown and not approved."""
+
+
+class Rejected(NotApproved):
+    """A person read the plan and said no."""
+
+
+class NobodyApproved(NotApproved):
+    """The plan was shown, and nobody answered in time."""
 
 
 class SettingsError(PreconditionError):

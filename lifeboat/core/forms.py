@@ -36,7 +36,8 @@ def _moment(text: str) -> datetime:
 
 def _in_order(schema: dict[str, Any]) -> None:
     """Number the fields: the server's database forgets in which order a schema named them."""
-    names = sorted(schema["properties"], key=lambda name: _LAST.index(name) if name in _LAST else -1)
+    own = [name for name in schema["properties"] if name not in _LAST]
+    names = own + [name for name in _LAST if name in schema["properties"]]
     schema["properties"] = {
         name: {**schema["properties"][name], "position": position}
         for position, name in enumerate(names)

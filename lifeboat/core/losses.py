@@ -120,6 +120,9 @@ class BucketPlan(RecoveryPlan):
         warned = (f"  WARNING:         {warning}" for warning in self.warnings)
         return "\n".join((super().in_words(), *warned, hours_in_words(self.hours)))
 
+    def in_markdown(self) -> str:
+        return f"# {self.procedure} on {self.platform}\n\n```\n{self.in_words()}\n```"
+
 
 def hours_in_words(hours: Iterable[Hour]) -> str:
     """The newest hours in which something was destroyed, a line for each."""

@@ -12,6 +12,7 @@ from enum import StrEnum
 from pydantic import BaseModel, ConfigDict, Field
 
 from lifeboat.core.drill import DrillOnRecord
+from lifeboat.core.production import Production
 
 
 class _Mark(BaseModel):
@@ -97,6 +98,7 @@ class Kind(StrEnum):
     TESTS = "tests"
     DRILLS = "drills"
     GAPS = "gaps"
+    PRODUCTION = "production"
 
 
 MODELS: dict[Kind, type[BaseModel]] = {
@@ -107,4 +109,5 @@ MODELS: dict[Kind, type[BaseModel]] = {
     Kind.TESTS: TestResult,
     Kind.DRILLS: DrillOnRecord,
     Kind.GAPS: Gap,
+    Kind.PRODUCTION: Production,
 }

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 from pydantic import BaseModel, ConfigDict
 
+from lifeboat.core.forecast import Forecast
 from lifeboat.core.points import RecoveryPoint
 
 
@@ -24,6 +25,8 @@ class RecoveryPlan(BaseModel):
     touches: tuple[str, ...]
     steps: tuple[str, ...]
     made_at: datetime
+    forecast: Forecast | None = None
+    objective_rto_seconds: float | None = None
 
     def in_words(self) -> str:
         """Plain text for a terminal, a log or an artifact."""
@@ -33,13 +36,9 @@ class RecoveryPlan(BaseModel):
             f"  Bring back to:   {self.target}",
         ]
         for point in self.points:
-            verified = (
-                f"verified {age_in_words(self.made_at - point.verified_at)} ago"
-                if point.verified_at
-                else "never verified by a restore"
-            )
             age = age_in_words(self.made_at - point.taken_at)
             where = ", ".join(point.tiers)
+            verified = self._verified(point)
             lines.append(f"  Recovery point:  {point.id}, {age} old, in {where}, {verified}")
         for asset in dict.fromkeys(point.asset for point in self.passed_over):
             newest, *others = (point for point in self.passed_over if point.asset is asset)
@@ -48,9 +47,57 @@ class RecoveryPlan(BaseModel):
             lines.append(f"  Passed over:     {newest.id}, {age} old{more}: {newest.suspicion}.")
             lines.append(f"                   If it is right: {self._trusting(newest.id)}")
         lines.append(f"  What is lost:    {self.expected_loss}")
+        lines += [f"  How long:        {told}" for told in self._duration()[:1]]
+        lines += [f"                   {told}" for told in self._duration()[1:]]
         lines += [f"  Touches:         {place}" for place in self.touches]
         lines += [f"  Step {number}: {step}" for number, step in enumerate(self.steps, start=1)]
         return "\n".join(lines)
+
+    def in_markdown(self) -> str:
+        """The same for the UI, where it is read before it is approved."""
+        points = [
+            f"| `{point.id}` | {age_in_words(self.made_at - point.taken_at)} | "
+            f"{', '.join(point.tiers)} | {self._verified(point)} |"
+            for point in self.points
+        ]
+        over = [
+            f"- Passed over: `{point.id}`, {point.suspicion}. If it is right: "
+            f"`{self._trusting(point.id)}`"
+            for point in self.passed_over
+        ]
+        return "\n".join(
+            [
+                f"# {self.procedure} on {self.platform}",
+                *("", f"**What was found:** {self.symptoms}", ""),
+                *(f"**Bring back to:** {self.target}", ""),
+                *(f"**What is lost:** {self.expected_loss}", ""),
+                *("| recovery point | age | in | verified |", "|---|---|---|---|", *points, ""),
+                *over,
+                *("## How long", "", *(f"- {told}" for told in self._duration()), ""),
+                *("## What it touches", "", *(f"- {place}" for place in self.touches), ""),
+                *("## Steps", "", *(f"{n}. {step}" for n, step in enumerate(self.steps, start=1))),
+            ]
+        )
+
+    def _verified(self, point: RecoveryPoint) -> str:
+        if point.verified_at is None:
+            return "never verified by a restore"
+        return f"verified {age_in_words(self.made_at - point.verified_at)} ago"
+
+    def _duration(self) -> list[str]:
+        """How long it should take, and on what that is based; empty: it was not asked."""
+        if self.forecast is None:
+            return []
+        about = age_in_words(timedelta(seconds=self.forecast.seconds))
+        known = f"about {about}" if self.forecast.basis else "not known"
+        more = ", and more that was never measured" if self.forecast.unmeasured else ""
+        rto = self.objective_rto_seconds
+        limit = f" (RTO {age_in_words(timedelta(seconds=rto))})" if rto else ""
+        return [
+            f"{known}{more}{limit}",
+            *self.forecast.basis,
+            *(f"not measured: {told}" for told in self.forecast.unmeasured),
+        ]
 
     def _trusting(self, point: str) -> str:
         # A machine that is new has no settings with which to accept anything.

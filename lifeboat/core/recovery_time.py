@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from lifeboat.core.alarms import Finding, Limits, failed, passed, unknown
 from lifeboat.core.checks import Status
 from lifeboat.core.exposure import trusted, usable_reach
+from lifeboat.core.forecast import restore_seconds
 from lifeboat.core.forms import Scenario
 from lifeboat.core.plan import age_in_words
 from lifeboat.core.points import Asset, RecoveryPoint, Tier
@@ -91,10 +92,10 @@ class _Sum:
             return
         measured = self._survey.measured
         mark = None if isinstance(measured, Unseen) else measured.get(asset)
-        if mark is None or not mark.restored_bytes or not mark.restore_seconds:
+        seconds = restore_seconds(point, mark) if mark else None
+        if mark is None or seconds is None:
             self.unmeasured.append(f"{asset}: no restore of it was measured yet")
             return
-        seconds = point.bytes / mark.restored_bytes * mark.restore_seconds
         self._add(seconds, f"{asset}: {point.bytes / 1e6:.0f} MB as fast as {mark.point}")
 
     def replay(self) -> None:

@@ -18,6 +18,7 @@ from lifeboat.settings.environment import (
     prefect_api_url,
     prepare_ephemeral_prefect,
     secret_of_environment,
+    secrets_of_environment,
 )
 from lifeboat.settings.loading import load_settings
 from lifeboat.settings.model import S3, Keep, Settings
@@ -51,4 +52,5 @@ __all__ = [
     "prepare_ephemeral_prefect",
     "read_model",
     "secret_of_environment",
+    "secrets_of_environment",
 ]

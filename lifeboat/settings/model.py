@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, PrivateAttr
 from lifeboat.core.card import CardSettings
 from lifeboat.core.checklist import PLACEHOLDER, Checks
 from lifeboat.core.errors import SettingsError
+from lifeboat.core.production import Production
 from lifeboat.core.protection import LockMode, Protection
 from lifeboat.core.secrecy import Secret
 from lifeboat.core.suspicion import Policy as Suspicion
@@ -295,6 +296,12 @@ class Recovery(Section):
     s3_seconds: float = Field(default=7200, gt=0, description="Restore from S3 and replay the WAL.")
 
 
+class KnownProduction(Production):
+    """A platform that a staging one must not be taken for."""
+
+    model_config = Section.model_config
+
+
 class Settings(Section):
     """All of lifeboat.yaml. Made by `load_settings`."""
 
@@ -305,6 +312,11 @@ class Settings(Section):
     )
     environment: Literal["staging", "production"] = Field(
         description="Drills break staging; they refuse to break production."
+    )
+    known_production: tuple[KnownProduction, ...] = Field(
+        default=(),
+        description="In staging: what has a name, host or database in common with one of these is "
+        "never recovered without a person's approval.",
     )
     secrets_file: SitePath | None = Field(
         default=None,

@@ -910,6 +910,13 @@ class _Heard:
             self.actions[told["action"]][told["item"].removeprefix("/")] = told.get("size", 0)
         elif kind == "summary":
             self.summary = told
+            total = told.get("total_bytes", told.get("total_bytes_processed", 0))
+            files = told.get("total_files", told.get("total_files_processed", 0))
+            self._reported = 0.0  # the end is always told
+            self._report(
+                {"percent_done": 1.0, "bytes_done": total, "total_bytes": total}
+                | {"files_done": files, "total_files": files}
+            )
 
     def _report(self, told: Mapping[str, Any]) -> None:
         now = time.monotonic()

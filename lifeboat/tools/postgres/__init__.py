@@ -15,6 +15,7 @@ from lifeboat.tools.postgres.cluster import (
     recovered_to,
     salvage_segments,
     stage_recovery,
+    system_identifier_of,
 )
 from lifeboat.tools.postgres.copies import (
     BaseBackup,
@@ -119,6 +120,7 @@ __all__ = [
     "slot_of",
     "slot_restart_lsn",
     "stage_recovery",
+    "system_identifier_of",
     "stayed",
     "tools_version",
     "verify_backup",

@@ -32,6 +32,7 @@ from lifeboat.tools import process
 
 _LONG_HEADER = struct.Struct("<HHIQIxxxxQII")  # magic, info, timeline, address, rest, system, sizes
 _IS_LONG = 0x0002
+_IDENTIFIER = struct.Struct("=Q")
 _NEEDED = ("PG_VERSION", "global/pg_control", "base", "pg_wal", "pg_xact")
 # Set by us for the recovery, or a promise of the old server that the new one can't keep yet.
 _OURS = frozenset(
@@ -62,6 +63,18 @@ def cluster_problems(data_directory: Path) -> tuple[str, ...]:
     if control.exists() and control.stat().st_size < 512:
         problems.append("global/pg_control is cut short")
     return tuple(problems)
+
+
+def system_identifier_of(data_directory: Path) -> str | None:
+    """Which cluster lies there, by the first eight bytes of pg_control; None if that can't be read.
+
+    Source: `ControlFileData` in `src/include/catalog/pg_control.h`.
+    """
+    try:
+        with (data_directory / "global/pg_control").open("rb") as file:
+            return str(_IDENTIFIER.unpack(file.read(_IDENTIFIER.size))[0])
+    except (OSError, struct.error):
+        return None
 
 
 # --- WAL files ------------------------------------------------------------------------------
