@@ -17,7 +17,8 @@ from tasks.record import current_run
 
 log = logging.getLogger("lifeboat")
 
-_POLL_SECONDS = 2
+_POLL_SECONDS = 2.0
+_SERVER_WAITS_LONGER_SECONDS = 120
 _TRIES = 3
 _NOTHING_TOUCHED = "Nothing was touched. Run it again."
 
@@ -83,7 +84,7 @@ def _ask_in_ui(plan: RecoveryPlan, seconds: int) -> None:
     until = time.monotonic() + seconds
     told = ""
     for attempt in range(1, _TRIES + 1):
-        answer = _pause(plan, told, until - time.monotonic(), attempt, seconds)
+        answer = _pause(plan, told, until, attempt, seconds)
         who = answer.approver.strip()
         reason = answer.reason.strip()
         if answer.decision == "reject":
@@ -106,36 +107,54 @@ def _ask_in_ui(plan: RecoveryPlan, seconds: int) -> None:
     )
 
 
-def _pause(plan: RecoveryPlan, told: str, seconds_left: float, attempt: int, seconds: int) -> Any:
-    from prefect.exceptions import FlowPauseTimeout
-    from prefect.flow_runs import pause_flow_run
+def _pause(plan: RecoveryPlan, told: str, until: float, attempt: int, seconds: int) -> Any:
+    """Pause the run with a form; give what was filled in. A server that is away is waited for.
+
+    Prefect's own `pause_flow_run` leaves the time-out to the server, which ends the run as plainly
+    failed; here the server waits a little longer than we do, so that the end is ours to name.
+    """
+    from prefect.client.orchestration import get_client
+    from prefect.context import FlowRunContext
+    from prefect.input import keyset_from_paused_state
+    from prefect.states import Paused
+    from prefect.utilities.engine import propose_state_sync
 
     form = _approval_form().with_initial_data(description=told + plan.in_markdown())
+    left = max(0.0, until - time.monotonic())
+    pause = Paused(timeout_seconds=int(left) + _SERVER_WAITS_LONGER_SECONDS, pause_key=str(attempt))
+    pause.state_details.run_input_keyset = keyset_from_paused_state(pause)
+    run_id = FlowRunContext.get().flow_run.id  # type: ignore[union-attr]
     log.info(
         "Waiting %.0f s for an approval: in the UI open this run, and choose Resume (in the menu "
         "of three dots). The form asks for the platform's name.",
-        seconds_left,
+        left,
     )
     try:
-        if seconds_left < 1:
-            raise FlowPauseTimeout
-        return pause_flow_run(
-            wait_for_input=form,
-            timeout=int(seconds_left),
-            poll_interval=_POLL_SECONDS,
-            key=f"approval-{attempt}",
-        )
-    except FlowPauseTimeout:
-        raise NobodyApproved(
-            f"{plan.procedure}: nobody approved the plan within {seconds} s.",
-            hint=_NOTHING_TOUCHED,
-        ) from None
+        with get_client(sync_client=True) as client:
+            propose_state_sync(client, pause, flow_run_id=run_id)
+            form.save(pause.state_details.run_input_keyset)
+            while time.monotonic() < until:
+                time.sleep(_POLL_SECONDS)
+                if _goes_on(client, run_id):
+                    return form.load(pause.state_details.run_input_keyset)
     except Exception as error:
         # Whatever Prefect's client raises when its server is gone.
         raise NotApproved(
             f"{plan.procedure}: the server through which to ask has failed ({error}).",
             hint=f"Nothing was touched. From a shell: --approve {plan.platform}.",
         ) from error
+    raise NobodyApproved(
+        f"{plan.procedure}: nobody approved the plan within {seconds} s.", hint=_NOTHING_TOUCHED
+    )
+
+
+def _goes_on(client: Any, run_id: Any) -> bool:
+    try:
+        state = client.read_flow_run(run_id).state
+    except Exception as error:
+        log.warning("The server does not say whether the plan is approved: %s", error)
+        return False
+    return state is not None and state.is_running()
 
 
 def _approval_form() -> Any:

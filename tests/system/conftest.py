@@ -16,6 +16,7 @@ import pytest
 from lifeboat.settings import Settings, load_settings
 from lifeboat.tools.s3 import Bucket
 from staging import processes
+from staging.orchestrator import Orchestrator
 from staging.ports import choose_ports
 from staging.s3 import S3Server
 from staging.site import Site
@@ -83,6 +84,22 @@ def reset_server(site: Site, untouched: Path) -> None:
     processes.free_shared_memory(site.database_directory)
     shutil.rmtree(site.server, ignore_errors=True)
     shutil.copytree(untouched, site.server, symlinks=True)
+
+
+# --- Prefect -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orchestrator]:
+    """A running Prefect server on a PostgreSQL of its own. To start it takes 10 to 20 s."""
+    directory = tmp_path_factory.mktemp("prefect") / "orchestrator"
+    made = Orchestrator(directory, platform="cad-ai-staging", environment={})
+    made.create()
+    try:
+        made.start_server()
+        yield made
+    finally:
+        made.destroy()
 
 
 # --- an S3 store without a platform -----------------------------------------------------------

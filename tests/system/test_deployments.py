@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,16 +19,9 @@ pytestmark = [pytest.mark.system]
 PLATFORM = "cad-ai-staging"
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orchestrator]:
-    directory = tmp_path_factory.mktemp("prefect") / "orchestrator"
-    made = Orchestrator(directory, platform=PLATFORM, environment={})
-    made.create()
-    try:
-        made.start_server()
-        yield made
-    finally:
-        made.destroy()
+@pytest.fixture
+def server(prefect_server: Orchestrator) -> Orchestrator:
+    return prefect_server
 
 
 def apply(file: Path = DECLARATION, platform: str = PLATFORM, **access: str) -> deployment.Applied:

@@ -1,0 +1,186 @@
+"""Recoveries as an operator starts them in the UI: form, plan, approval, clock, checks, record.
+
+On a real server, by a real worker, on a platform whose models are lost.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+
+from lifeboat.core.checks import CHECK_NAMES
+from lifeboat.settings import load_settings
+from staging import faults
+from staging.orchestrator import Orchestrator
+from staging.site import Site
+from tasks import artifacts, deployment, places
+from tasks.record import recorded
+from tests.system import prefect_ui, settings_file
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
+
+PLATFORM = "cad-ai-staging"
+POOL = "lifeboat-recoveries"
+
+
+@pytest.fixture(scope="module")
+def to_server(prefect_server: Orchestrator) -> Iterator[None]:
+    to = prefect_server.environment()
+    with temporary_settings(
+        {
+            PREFECT_API_URL: to["PREFECT_API_URL"],
+            PREFECT_API_AUTH_STRING: to["PREFECT_API_AUTH_STRING"],
+        }
+    ):
+        yield
+
+
+@pytest.fixture(scope="module")
+def site(staging_site: Site, lifeboat) -> Site:
+    own = {"keep.files_seconds": 3600, "keep.on_change_seconds": 3600}
+    own |= {"vault.s3.prefix": "operators", **settings_file.QUICK_CHECKS}
+    settings_file.change(staging_site.settings_path, own)
+    staging_site.stack.start(["wal-receiver"])
+    for asset in ("config", "files", "models", "database"):
+        done = lifeboat(staging_site.settings_path, "backup", asset, **staging_site.environment())
+        assert done.returncode == 0, done.stderr
+    return staging_site
+
+
+@pytest.fixture(scope="module")
+def ui(
+    site: Site,
+    prefect_server: Orchestrator,
+    to_server: None,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[prefect_ui.Ui]:
+    deployment.apply(load_settings(site.settings_path))
+    directory = tmp_path_factory.mktemp("worker")
+    with prefect_ui.worker(prefect_server, POOL, PLATFORM, directory, **site.environment()):
+        yield prefect_ui.Ui(prefect_server)
+
+
+@pytest.fixture
+def lost_models(site: Site) -> dict[str, bytes]:
+    """Models as they were before some of them were lost."""
+    whole = {path.name: path.read_bytes() for path in site.models.iterdir()}
+    faults.break_site(site, "delete-models")
+    assert contents(site.models) != {n: hashlib.sha256(c).hexdigest() for n, c in whole.items()}
+    return whole
+
+
+def contents(root: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }
+
+
+def touched(site: Site) -> dict[str, dict[str, str]]:
+    """What a recovery of models may touch."""
+    return {name: contents(site.server / "data" / name) for name in ("models", "files")}
+
+
+def test_a_plan_is_read_mistyped_and_rejected_and_nothing_is_touched(ui, site, lost_models) -> None:
+    form = ui.deployments(PLATFORM)[f"{PLATFORM}.recover-models"]
+    assert "source" in ui.refuses(form, source="tape")
+    before = touched(site)
+    run = ui.start(form)
+    ui.until_it_asks(run)
+    plan = ui.artifacts(run)[f"{PLATFORM}-recovery-plan"]["data"]
+    for part in ("**What is lost:**", "never verified", "## How long", "## Steps", "models-2"):
+        assert part in plan, plan
+    assert "restoring models: no restore test has measured it yet" in plan
+
+    refused = ui.answer(run, decision="approve", platform=PLATFORM, approver="x")
+    assert refused["status"] == "REJECT", "a name of one letter is nobody's"
+    ui.answer(run, decision="approve", platform="cad-ai-production", approver="Ada")
+    ui.until_it_asks(run, attempt=2)
+    ui.answer(run, decision="reject", platform="", approver="Ada", reason="wrong platform")
+    ended = ui.until_it_ends_as(run, "Rejected")
+    assert ended["state"]["type"] == "CANCELLED"
+    assert "rejected by Ada: wrong platform" in ended["state"]["message"]
+    assert touched(site) == before
+
+    late = ui.start(form, approval_seconds=10)
+    ended = ui.until_it_ends_as(late, "NobodyApproved")
+    assert ended["state"]["type"] == "CANCELLED"
+    assert "nobody approved the plan within 10 s" in ended["state"]["message"]
+    assert touched(site) == before
+
+    approved = ui.start(form)
+    ui.until_it_asks(approved)
+    ui.answer(approved, decision="approve", platform=PLATFORM, approver="Ada", reason="3 a.m.")
+    ui.until_it_ends_as(approved, "Completed")
+    assert {path.name: path.read_bytes() for path in site.models.iterdir()} == lost_models
+    shown = ui.artifacts(approved)
+    clock = shown[f"{PLATFORM}-clock"]["data"]
+    assert "recovered" in clock and "(RTO)" in clock and "| restore |" in clock
+    progress = [a for key, a in shown.items() if key.startswith(f"{PLATFORM}-progress-")]
+    assert [a["data"] for a in progress] == [100.0]
+    assert "MB of" in progress[0]["description"] or "kB of" in progress[0]["description"]
+    checks = ui.table(approved, f"{PLATFORM}-checks")
+    assert [row["check"] for row in checks] == list(CHECK_NAMES)
+    assert {row["status"] for row in checks} == {"PASS"}
+    assert all(row["evidence"] for row in checks)
+    assert "rewrite damaged" in [row["step"] for row in ui.table(approved, f"{PLATFORM}-timeline")]
+    result = shown[f"{PLATFORM}-result"]["data"]
+    assert "approved by: Ada" in result and "18 of 18 checks passed" in result
+    record = next(line for line in result.splitlines() if line.startswith("## The record"))
+    run_id = record.split("`")[1]
+    settings = load_settings(site.settings_path)
+    assert (places.runs_directory(settings) / run_id / "record.json").exists()
+    assert f"/operators/records/runs/{run_id}/record.json" in result
+    for one in (run, late, approved):
+        kept = ui.all_that_is_kept(one)
+        for name, secret in site.secrets().items():
+            assert secret not in kept or not name.endswith(("PASSWORD", "KEY")), name
+
+
+def test_the_ui_is_told_nothing_secret_and_holds_nobody_up(
+    to_server, site, prefect_server, tmp_path, monkeypatch
+) -> None:
+    """A secret in what a check saw; then a server that dies while a run goes on."""
+    import prefect
+
+    canary = site.secrets()["POSTGRES_PASSWORD"]
+    for name, value in site.environment().items():
+        monkeypatch.setenv(name, value)
+    settings = load_settings(site.settings_path)
+    monkeypatch.setattr(artifacts, "LAST_WORD_SECONDS", 30.0)
+
+    @prefect.flow(name="telling", persist_result=False)
+    def telling() -> str:
+        with (
+            recorded("recover-x", platform=PLATFORM, directory=tmp_path) as run,
+            artifacts.shown(run, settings),
+        ):
+            run.fact(seen=f"password is {canary}")
+        return str(prefect.context.FlowRunContext.get().flow_run.id)
+
+    @prefect.flow(name="dying", persist_result=False)
+    def dying() -> float:
+        began = time.monotonic()
+        with (
+            temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}),
+            recorded("recover-y", platform=PLATFORM, directory=tmp_path) as run,
+            artifacts.shown(run, settings),
+        ):
+            for number in range(100):
+                run.step_began(f"step-{number}", None, time.time())
+        return time.monotonic() - began
+
+    ui = prefect_ui.Ui(prefect_server)
+    told = ui.artifacts(telling())[f"{PLATFORM}-result"]["data"]
+    assert canary not in told and "seen: password is ***" in told
+
+    monkeypatch.setattr(artifacts, "LAST_WORD_SECONDS", 0.5)
+    assert dying() < 20
+    assert os.listdir(tmp_path)
