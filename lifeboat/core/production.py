@@ -11,7 +11,8 @@ class Production(BaseModel):
     """A platform that is production: by its name, its host, its database. Empty: not known."""
 
     # A newer Lifeboat may add keys; an older one must still be able to read it from a vault.
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    # A system identifier looks like a number.
+    model_config = ConfigDict(frozen=True, extra="ignore", coerce_numbers_to_str=True)
 
     platform: str = Field(default="", description="Name of the platform.")
     host: str = Field(default="", description="Name of its host.")

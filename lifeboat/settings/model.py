@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, PrivateAttr
+from pydantic import AfterValidator, ConfigDict, Field, PrivateAttr
 
 from lifeboat.core.card import CardSettings
 from lifeboat.core.checklist import PLACEHOLDER, Checks
@@ -299,7 +299,7 @@ class Recovery(Section):
 class KnownProduction(Production):
     """A platform that a staging one must not be taken for."""
 
-    model_config = Section.model_config
+    model_config = ConfigDict(extra="forbid")
 
 
 class Settings(Section):

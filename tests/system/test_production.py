@@ -53,7 +53,7 @@ def test_staging_goes_without_a_person_and_production_does_not(host) -> None:
     [
         ("{platform: cad-test}", "the name cad-test"),
         (f"{{platform: cad, host: {socket.gethostname()}}}", "the host "),
-        ('{system_identifier: "7411"}', "the database system identifier 7411"),
+        ("{system_identifier: 7411}", "the database system identifier 7411"),
     ],
 )
 def test_what_shares_something_with_production_is_refused(host, known, shared) -> None:
