@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,10 +14,12 @@ from lifeboat.core.errors import PreconditionError, SettingsError, TransientErro
 from staging.orchestrator import Orchestrator
 from tasks import deployment
 from tasks.deployment import DECLARATION
+from tests.system import prefect_ui
 
 pytestmark = [pytest.mark.system]
 
 PLATFORM = "cad-ai-staging"
+MISSED = 40
 
 
 @pytest.fixture
@@ -109,3 +112,36 @@ def test_a_mistake_changes_nothing(server, tmp_path) -> None:
     with pytest.raises(SettingsError, match="did you mean `schedules`"):
         apply(wrong, **server.environment())
     assert schedules(server) == before
+
+
+def test_after_an_outage_one_backup_runs_and_not_forty(server, tmp_path) -> None:
+    """Runs that became late while no worker was there: one is carried out, the rest are cancelled.
+
+    Their backup fails at once, for there is no platform, so that its place is soon free again.
+    """
+    apply(**server.environment())
+    ui = prefect_ui.Ui(server)
+    name = f"{PLATFORM}.backup-files"
+    deployment_id = ui.deployments(PLATFORM)[name]["id"]
+    now = datetime.now(timezone.utc)
+    late = [
+        ui.post(
+            f"/deployments/{deployment_id}/create_flow_run",
+            state={
+                "type": "SCHEDULED",
+                "state_details": {"scheduled_time": str(now - timedelta(minutes=30 * missed))},
+            },
+        )["id"]
+        for missed in range(1, MISSED + 1)
+    ]
+    mine = {"id": {"any_": late}}
+    with prefect_ui.worker(server, "lifeboat-backups", PLATFORM, tmp_path):
+        deadline = time.monotonic() + prefect_ui.PATIENCE_SECONDS
+        over = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+        while True:
+            ends = [run["state_type"] for run in ui.post("/flow_runs/filter", flow_runs=mine)]
+            if len(ends) == MISSED and all(end in over for end in ends):
+                break
+            assert time.monotonic() < deadline, ends
+            time.sleep(0.5)
+    assert len([end for end in ends if end != "CANCELLED"]) == 1, ends
