@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -22,13 +23,50 @@ _POLL_SECONDS = 0.1
 # A verification, whose probes a backup must not see, holds backups up for some seconds.
 _BACKUP_WAIT_SECONDS = 20.0
 _QUIET_WAIT_SECONDS = 10.0
+REMOVAL_WAIT_SECONDS = 60.0
+"""So long a recovery waits for a prune that removes something at that moment."""
+
+log = logging.getLogger("lifeboat")
 
 
 @contextmanager
 def recovery_lock(settings: Settings, *, run: str, wait_seconds: float = 5.0) -> Iterator[None]:
-    """Hold the platform for one recovery. Raise LockBusy, naming the holder, if another has it."""
+    """Hold the platform for one recovery. Raise LockBusy, naming the holder, if another has it.
+
+    From then on nothing begins to be removed from the vault; what is being removed is waited for.
+    """
     with _held(_recovery_path(settings), run, wait_seconds, f"Starting {run}"):
+        _let_removal_end(settings, run)
         yield
+
+
+@contextmanager
+def removal(settings: Settings, *, run: str) -> Iterator[None]:
+    """Hold the vault while something is removed from it, so that no recovery begins meanwhile.
+
+    Raise LockBusy, before anything is removed, if a recovery is running.
+    """
+    with _held(_removal_path(settings), run, _BACKUP_WAIT_SECONDS, f"Starting {run}"):
+        # Once we have it: a recovery takes its own lock first, and then waits for ours.
+        stand_aside(settings, doing=f"Removing by {run}")
+        yield
+
+
+def _let_removal_end(settings: Settings, run: str) -> None:
+    path = _removal_path(settings)
+    if not path.exists():
+        return
+    try:
+        with _held(path, run, REMOVAL_WAIT_SECONDS, f"Starting {run}"):
+            pass
+    except LockBusy as busy:
+        # One that hangs, on a store that is away say, must not keep the platform down. What it
+        # removes is older than what a recovery would choose by itself.
+        log.warning("%s Going on all the same after %g s.", busy.message, REMOVAL_WAIT_SECONDS)
+
+
+def _removal_path(settings: Settings) -> Path:
+    return settings.vault.local / "removal.lock"
 
 
 @contextmanager

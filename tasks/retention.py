@@ -154,7 +154,10 @@ def remove(settings: Settings, prunings: Iterable[Pruning]) -> None:
     """Remove what was decided, asset by asset, each while no backup of it runs."""
     prunings = tuple(prunings)
     for asset in Asset:
-        with locks.backup_lock(settings, asset, run="prune-backups"):
+        with (
+            locks.backup_lock(settings, asset, run="prune-backups"),
+            locks.removal(settings, run="prune-backups"),
+        ):
             side_by_side(
                 {
                     f"{asset} {p.tier}": functools.partial(remove_points, settings, asset, p)
@@ -163,8 +166,8 @@ def remove(settings: Settings, prunings: Iterable[Pruning]) -> None:
                 }
             )
     for pruning in prunings:
-        locks.stand_aside(settings, doing="Removing WAL")
-        remove_wal(settings, pruning)
+        with locks.removal(settings, run="prune-backups"):
+            remove_wal(settings, pruning)
     records_removed = journals.forget_everyday_runs(
         places.runs_directory(settings),
         began_before=clock.now() - timedelta(days=settings.retention.local_days),
