@@ -100,7 +100,7 @@ class Board:
             self._doing = str(details["step"]).replace("-", " ")
         if event == "verdict" and (verdict := self._run.record.verdict):
             told = f"{verdict.passed} of {verdict.total} checks passed"
-            self.show("checks", "table", account.checks_table(verdict), told)
+            self.show("checks", "markdown", account.checks(verdict), told)
         if event in ("step-began", "step-ended"):
             self._tick()
 

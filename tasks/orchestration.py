@@ -76,6 +76,9 @@ def _naming_ends(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> Any:
+        if log.level == logging.NOTSET and _runs_by_deployment():
+            # Prefect hands our log on to its server (prefect.yaml), and leaves its level alone.
+            log.setLevel(logging.INFO)
         try:
             result = function(*args, **kwargs)
         except (Rejected, NobodyApproved) as error:

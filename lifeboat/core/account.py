@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 
-from lifeboat.core.checks import CHECKLIST, Verdict
+from lifeboat.core.checks import CHECKLIST, Status, Verdict
 from lifeboat.core.plan import age_in_words
 from lifeboat.core.timeline import Outcome, RunRecord, phase_seconds
 
@@ -46,19 +46,32 @@ def _words(seconds: float) -> str:
     return age_in_words(timedelta(seconds=seconds))
 
 
-def checks_table(verdict: Verdict) -> list[dict[str, str]]:
-    """Each check of the plan's list with its section, its status and its evidence."""
-    section_of = {name: section for section, names in CHECKLIST.items() for name in names}
-    return [
-        {
-            "section": section_of.get(check.name, ""),
-            "check": check.name,
-            "status": str(check.status),
-            "evidence": check.evidence,
-            "seconds": f"{check.seconds:.1f}",
-        }
-        for check in verdict.checks
-    ]
+def checks(verdict: Verdict) -> str:
+    """Every check of the plan's list on one page, with its whole evidence.
+
+    No table of Prefect's: that shows ten rows and one line of each, and the eleventh may be the one
+    that failed.
+    """
+    by_name = {check.name: check for check in verdict.checks}
+    lines = [f"# {verdict.passed} of {verdict.total} checks passed", ""]
+    for section, names in CHECKLIST.items():
+        found = [by_name[name] for name in names if name in by_name]
+        rows = [
+            f"| {check.name} | {_status(check.status)} | {_cell(check.evidence)} "
+            f"| {check.seconds:.1f} |"
+            for check in found
+        ]
+        head = ("| check | status | evidence | seconds |", "|---|---|---|---|")
+        lines += [f"## {section}", "", *head, *rows, ""]
+    return "\n".join(lines)
+
+
+def _status(status: Status) -> str:
+    return str(status) if status is Status.PASS else f"**{status}**"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
 
 
 def timeline_table(record: RunRecord) -> list[dict[str, str]]:

@@ -69,7 +69,7 @@ class _Deed(Form):
     approval: Approval = Field(
         default="ask",
         description="Show the plan and wait until a person types the platform's name; or go on "
-        "without, which only a platform with `environment: staging` allows.",
+        "without, which only a platform with environment: staging allows.",
     )
     approval_seconds: int = Field(
         default=3600,
@@ -219,7 +219,7 @@ class RecoverBucket(_Deed, _OfPlatform):
         default="ask",
         description="Show the plan and wait until a person types the name of the platform (without "
         "lifeboat.yaml: of the bucket); or go on without, which only a platform with "
-        "`environment: staging` allows.",
+        "environment: staging allows.",
     )
 
     @field_validator("as_of")

@@ -89,7 +89,7 @@ class RecoveryPlan(BaseModel):
         if self.forecast is None:
             return []
         about = age_in_words(timedelta(seconds=self.forecast.seconds))
-        known = f"about {about}" if self.forecast.basis else "not known"
+        known = f"about {about}" if self.forecast.seconds else "not known"
         more = ", and more that was never measured" if self.forecast.unmeasured else ""
         rto = self.objective_rto_seconds
         limit = f" (RTO {age_in_words(timedelta(seconds=rto))})" if rto else ""

@@ -57,6 +57,17 @@ class Ui:
         assert answer.status_code in (409, 422), answer.text
         return answer.text
 
+    def runs(self, deployment: Mapping[str, Any]) -> set[str]:
+        mine = {"id": {"any_": [deployment["id"]]}}
+        return {run["id"] for run in self.post("/flow_runs/filter", deployments=mine)}
+
+    def until_new_run(self, deployment: Mapping[str, Any], known: set[str]) -> str:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not (new := self.runs(deployment) - known):
+            assert time.monotonic() < deadline, "no run was started"
+            time.sleep(0.2)
+        return new.pop()
+
     def run(self, run_id: str) -> dict:
         return self.get(f"/flow_runs/{run_id}")
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +22,7 @@ from staging.orchestrator import Orchestrator
 from staging.site import Site
 from tasks import artifacts, deployment, places
 from tasks.record import recorded
-from tests.system import prefect_ui, settings_file
+from tests.system import browser, prefect_ui, settings_file
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
@@ -126,10 +127,8 @@ def test_a_plan_is_read_mistyped_and_rejected_and_nothing_is_touched(ui, site, l
     progress = [a for key, a in shown.items() if key.startswith(f"{PLATFORM}-progress-")]
     assert [a["data"] for a in progress] == [100.0]
     assert "MB of" in progress[0]["description"] or "kB of" in progress[0]["description"]
-    checks = ui.table(approved, f"{PLATFORM}-checks")
-    assert [row["check"] for row in checks] == list(CHECK_NAMES)
-    assert {row["status"] for row in checks} == {"PASS"}
-    assert all(row["evidence"] for row in checks)
+    checks = shown[f"{PLATFORM}-checks"]["data"]
+    assert re.findall(r"^\| ([a-z-]+) \| PASS \| \S", checks, re.M) == list(CHECK_NAMES)
     assert "rewrite damaged" in [row["step"] for row in ui.table(approved, f"{PLATFORM}-timeline")]
     result = shown[f"{PLATFORM}-result"]["data"]
     assert "approved by: Ada" in result and "18 of 18 checks passed" in result
@@ -138,6 +137,8 @@ def test_a_plan_is_read_mistyped_and_rejected_and_nothing_is_touched(ui, site, l
     settings = load_settings(site.settings_path)
     assert (places.runs_directory(settings) / run_id / "record.json").exists()
     assert f"/operators/records/runs/{run_id}/record.json" in result
+    log = ui.log(approved)
+    assert "The plan:" in log and "rewrite damaged ..." in log, "the UI's log tells each step"
     for one in (run, late, approved):
         kept = ui.all_that_is_kept(one)
         for name, secret in site.secrets().items():
@@ -184,3 +185,51 @@ def test_the_ui_is_told_nothing_secret_and_holds_nobody_up(
     monkeypatch.setattr(artifacts, "LAST_WORD_SECONDS", 0.5)
     assert dying() < 20
     assert os.listdir(tmp_path)
+
+
+def test_a_person_recovers_the_database_with_a_browser(ui, site, tmp_path) -> None:
+    """Runs it from its form, reads the plan, rejects once, approves once, and opens the checks."""
+    form = ui.deployments(PLATFORM)[f"{PLATFORM}.recover-database"]
+    faults.break_site(site, "destroy-data-directory")
+
+    with browser.opened(tmp_path, password=ui.server.password) as page:
+
+        def start() -> str:
+            known = ui.runs(form)
+            page.go(f"{ui.server.url}/v2/deployments/deployment/{form['id']}/run")
+            page.until("From where", "Point in time", "Which cures may be tried", "Submit")
+            page.click("Submit", "button")
+            return ui.until_new_run(form, known)
+
+        def open_approval(run: str) -> str:
+            ui.until_it_asks(run)
+            page.go(f"{ui.server.url}/v2/runs/flow-run/{run}")
+            page.until("Paused", "Artifacts")
+            page.click("Open menu", "button")
+            page.click("Resume", "[role=menuitem]")
+            return page.until("Resume Flow Run", "What is lost:", "How long", "Your name")
+
+        run = start()
+        plan = open_approval(run)
+        page.picture(tmp_path / "approval.png")
+        assert "data directory: it is not there" in plan and "database-2" in plan
+        page.type("Your name", "Ada")
+        page.type("Reason", "only looking")
+        page.click("Resume", "[role=dialog] button")
+        page.until("Rejected")
+        ended = ui.until_it_ends_as(run, "Rejected")
+        assert "rejected by Ada: only looking" in ended["state"]["message"]
+        assert not site.database_directory.exists()
+
+        run = start()
+        open_approval(run)
+        page.type("Name of the platform", PLATFORM)
+        page.type("Your name", "Ada")
+        page.choose("Decision", "approve")
+        page.click("Resume", "[role=dialog] button")
+        ui.until_it_ends_as(run, "Completed")
+        page.until("Completed")
+        checks = ui.artifacts(run)[f"{PLATFORM}-checks"]["id"]
+        page.go(f"{ui.server.url}/v2/artifacts/artifact/{checks}")
+        page.until("18 of 18 checks passed", *CHECK_NAMES)
+        page.picture(tmp_path / "checks.png")

@@ -30,7 +30,9 @@ def test_every_flow_is_deployed_for_the_platform() -> None:
     assert {d.work_pool.work_queue_name for d in found.deployments} == {"cad"}
     told = [dict(d.parameters["request"]) for d in found.deployments if d.parameters]
     config = {"config": "/srv/cad/lifeboat.yaml"}
-    assert [t for t in told if t != config] == [{"record_in": config["config"]}], "but for the drill"
+    assert [t for t in told if t != config] == [{"record_in": config["config"]}], (
+        "but for the drill"
+    )
 
 
 def test_every_flow_can_be_imported_and_takes_its_parameters() -> None:
