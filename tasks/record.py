@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lifeboat.core.checks import Verdict
+from lifeboat.core.errors import NotApproved
 from lifeboat.core.timeline import (
     MovedAside,
     Outcome,
@@ -186,7 +187,8 @@ def recorded(procedure: str, *, platform: str, directory: Path | None) -> Iterat
     try:
         yield run
     except BaseException as error:
-        _finish(run, Outcome.FAILED, str(error) or type(error).__name__)
+        outcome = Outcome.NOT_APPROVED if isinstance(error, NotApproved) else Outcome.FAILED
+        _finish(run, outcome, str(error) or type(error).__name__)
         raise
     else:
         _finish(run, Outcome.DONE, None)

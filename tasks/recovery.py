@@ -102,6 +102,7 @@ def end_dry_run(run: Run, plan: RecoveryPlan) -> RecoveryPlan:
     """Show the plan and stop."""
     run.uses_points(*(point.id for point in plan.points))
     run.fact(dry_run=True)
+    artifacts.show_plan(plan)
     log.info("The plan (a dry run: nothing is touched):\n%s", plan.in_words())
     return plan
 

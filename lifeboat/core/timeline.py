@@ -29,6 +29,7 @@ class Outcome(StrEnum):
     DONE = "done"
     FAILED = "failed"
     SKIPPED = "skipped"
+    NOT_APPROVED = "not approved"
 
 
 class _Frozen(BaseModel):
