@@ -265,6 +265,33 @@ def test_an_interrupted_recovery_loses_nothing_and_the_next_one_ends_it(
     shell.nothing_lost(record)
 
 
+def test_after_a_recovery_that_died_before_its_slot_the_wal_has_no_hole(shell: Shell) -> None:
+    """What the recovered server writes until the next recovery is kept for it."""
+    shell.run("backup", "database")
+    shell.site.stack.stop(["wal-receiver", "keeper"])
+    faults.break_site(shell.site, "destroy-data-directory")
+    child = shell.start("recover", "database", "--from", "local", "--approve", PLATFORM)
+    assert child.stderr
+    for line in child.stderr:
+        if "rearm wal ..." in line:
+            child.kill()
+            break
+    child.communicate(timeout=60)
+    fill = "CREATE TABLE x AS SELECT repeat('x', 1000) FROM generate_series(1, 40000)"
+    with psycopg.connect(shell.site.dsn("postgres"), autocommit=True) as connection:
+        for _ in range(3):
+            for statement in (fill, "DROP TABLE x", "SELECT pg_switch_wal()", "CHECKPOINT"):
+                connection.execute(statement)
+    # The database is well by now, and the application is not: the same command ends it.
+    resumed = shell.recover("database")
+    assert rungs(resumed)["restart"] == "done"
+    assert rows(shell.site, "SHOW wal_keep_size") == [("0",)], "the slot keeps it now"
+    record = shell.write(1.0)
+    faults.break_site(shell.site, "destroy-data-directory")
+    shell.recover("database", "--from", "local")
+    shell.nothing_lost(record)
+
+
 def test_the_hot_copy_that_a_dead_recovery_had_taken_serves_the_next_one(shell: Shell) -> None:
     shell.run("backup", "database")
     record = shell.write()
