@@ -238,6 +238,10 @@ class Verify(_OfPlatform):
     """The plan's eighteen checks against the live platform."""
 
 
+class Diagnose(_OfPlatform):
+    """Find out which of the plan's scenarios fits what is seen."""
+
+
 class Drill(Form):
     """Break the staging platform in every way of the plan, get it back, and measure."""
 

@@ -91,6 +91,7 @@ class RecoveryPlan(BaseModel):
         about = age_in_words(timedelta(seconds=self.forecast.seconds))
         known = f"about {about}" if self.forecast.seconds else "not known"
         more = ", and more that was never measured" if self.forecast.unmeasured else ""
+        more = more if self.forecast.seconds else ": not all of it was ever measured"
         rto = self.objective_rto_seconds
         limit = f" (RTO {age_in_words(timedelta(seconds=rto))})" if rto else ""
         return [

@@ -58,7 +58,7 @@ def test_what_was_never_measured_is_not_taken_for_nothing() -> None:
     found = foretold(measured={}, rehearsal=None)
     assert (found.seconds, len(found.unmeasured)) == (0, 3)
     plan = plan_of(found)
-    assert "not known, and more that was never measured (RTO 4 h)" in plan.in_words()
+    assert "not known: not all of it was ever measured (RTO 4 h)" in plan.in_words()
     assert "about" not in plan.in_markdown().split("## How long")[1].split("##")[0]
 
 
