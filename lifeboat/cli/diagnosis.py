@@ -34,11 +34,6 @@ def diagnose(
     if as_json:
         typer.echo(found.model_dump_json(indent=2))
     else:
-        for number, cure in enumerate(found.cures, start=1):
-            typer.echo(f"{number}. {cure.scenario}: {cure.evidence}\n   -> {cure.command}")
-        for told in found.unseen:
-            typer.echo(f"?  not seen: {told}")
-        if found.good:
-            typer.echo(f"{found.platform}: nothing is wrong that can be seen.")
+        typer.echo(found.in_words())
     if not found.good:
         raise typer.Exit(Exit.NOT_GOOD)

@@ -70,6 +70,16 @@ class Diagnosis(BaseModel):
         """Whether everything was seen and nothing is wrong."""
         return not self.cures and not self.unseen
 
+    def in_words(self) -> str:
+        """What to do and why, in lines for a terminal, and for the end of a run in the UI."""
+        cures = (
+            f"{number}. {cure.scenario}: {cure.evidence}\n   -> {cure.command}"
+            for number, cure in enumerate(self.cures, start=1)
+        )
+        unseen = (f"?  not seen: {told}" for told in self.unseen)
+        nothing = (f"{self.platform}: nothing is wrong that can be seen.",) if self.good else ()
+        return "\n".join((*cures, *unseen, *nothing))
+
 
 def diagnose(symptoms: Symptoms) -> Diagnosis:
     """Say which scenarios fit, in the order in which they have to be cured.

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import json
 import subprocess
 import sys
 import threading
 from pathlib import Path
 from types import SimpleNamespace
+from typing import get_args
 
 import pytest
 
 from lifeboat.core.checks import CheckResult, Verdict
-from lifeboat.core.errors import PermanentError, PreconditionError, RecoveryError, TransientError
+from lifeboat.core.errors import (
+    NobodyApproved,
+    PermanentError,
+    PreconditionError,
+    RecoveryError,
+    Rejected,
+    TransientError,
+)
 from lifeboat.core.timeline import Outcome, Phase
 from tasks import orchestration
 from tasks.orchestration import side_by_side, step
@@ -140,10 +150,31 @@ def test_each_flow_reads_as_a_runbook(flow: str) -> None:
     assert len(text.splitlines()) < 150
 
 
+@pytest.mark.parametrize("name", FLOWS)
+def test_what_may_be_not_good_says_what_is_wrong(name: str) -> None:
+    """It becomes the message of the red run in the UI."""
+    function = getattr(importlib.import_module(f"flows.{name}"), name)
+    result = inspect.signature(function).return_annotation
+    for kind in get_args(result) or (result,):
+        assert hasattr(kind, "in_words") or not hasattr(kind, "good"), kind
+
+
 def ended(result: object, **asked: object) -> object:
     """How a flow run of a procedure ends that gives this result."""
     request = SimpleNamespace(**asked)
     return orchestration._naming_ends(lambda request: result)(request)
+
+
+@pytest.mark.parametrize("kind", [Rejected, NobodyApproved])
+def test_what_was_not_approved_is_cancelled_by_name_and_raised_in_a_shell(kind) -> None:
+    def refuse(request: object) -> None:
+        raise kind("No.", hint="Nothing was touched.")
+
+    state = orchestration._naming_ends(refuse)(SimpleNamespace())
+    assert (state.name, state.is_cancelled()) == (kind.__name__, True)
+    assert state.message == "No. Nothing was touched."
+    with pytest.raises(kind):
+        state.result(_sync=True)
 
 
 def test_a_dry_run_ends_in_a_state_of_its_own() -> None:
