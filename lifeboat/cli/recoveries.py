@@ -136,15 +136,27 @@ def models(
 
 @recover.command()
 def server(
-    bucket: Annotated[str, typer.Option("--bucket", help="The bucket that holds the vault.")],
+    bucket: Annotated[
+        str,
+        typer.Option("--bucket", envvar="LIFEBOAT_BUCKET", help="The bucket that holds the vault."),
+    ],
     into: Annotated[
         Path, typer.Option("--into", help="Directory for the platform; empty, or not there yet.")
     ],
     endpoint: Annotated[
-        str, typer.Option("--endpoint", help="URL of the S3 service; else Amazon's own.")
+        str,
+        typer.Option(
+            "--endpoint",
+            envvar="LIFEBOAT_ENDPOINT",
+            help="URL of the S3 service; else Amazon's own.",
+        ),
     ] = "",
-    region: Annotated[str, typer.Option("--region", help="The bucket's region.")] = "us-east-1",
-    prefix: Annotated[str, typer.Option("--prefix", help="Place inside the bucket.")] = "",
+    region: Annotated[
+        str, typer.Option("--region", envvar="LIFEBOAT_REGION", help="The bucket's region.")
+    ] = "us-east-1",
+    prefix: Annotated[
+        str, typer.Option("--prefix", envvar="LIFEBOAT_PREFIX", help="Place inside the bucket.")
+    ] = "",
     trust: Annotated[
         list[str] | None,
         typer.Option("--trust", help="A suspicious point that is right; may be repeated."),

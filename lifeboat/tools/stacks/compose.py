@@ -48,7 +48,8 @@ class ComposeStack:
 
     The Compose file is the stack's definition, filled in from `env_file` alone (by default the
     `.env` beside it). The engine is the one that DOCKER_HOST names, else this machine's. Compose v2
-    is used, as a plugin of `docker` or as `docker-compose`; `program` names another one.
+    is used, as a plugin of `docker` or as `docker-compose`; `program` names another one. `secrets`
+    fill in what must not lie in an environment file.
 
     Only the services that are asked for are touched, and never those that they depend on: in which
     order things start is decided by whoever starts them. A container with a health check counts as
@@ -62,11 +63,13 @@ class ComposeStack:
         env_file: Path | None = None,
         project_name: str | None = None,
         program: Path | None = None,
+        secrets: Mapping[str, str] | None = None,
     ) -> None:
         self._file = Path(compose_file).absolute()
         self._env_file = Path(env_file).absolute() if env_file else None
         self._project_name = project_name
         self._program = program
+        self._secrets = dict(secrets or {})
 
     def status(self) -> tuple[ServiceStatus, ...]:
         project = self._project()
@@ -241,6 +244,8 @@ class ComposeStack:
                 cwd=self._file.parent,
                 timeout_seconds=timeout_seconds,
                 input=input,
+                env=self._secrets,
+                secrets=tuple(self._secrets.values()),
             )
         except CommandFailed as error:
             if "Cannot connect to the Docker daemon" in error.stderr_tail:
@@ -271,6 +276,7 @@ class ComposeStack:
             tuple(self._options()),
             self._file,
             tuple((str(p), _stamp(p)) for p in (self._file, beside)),
+            tuple(self._secrets.items()),
         )
         unknown = [name for name in names if name not in project.services]
         if unknown:
@@ -290,6 +296,7 @@ def _read_project(
     options: tuple[str, ...],
     file: Path,
     stamps: tuple[tuple[str, object], ...],
+    secrets: tuple[tuple[str, str], ...],
 ) -> _Project:
     """Let Compose fill the file in. `stamps` change when the file or its environment does."""
     try:
@@ -298,6 +305,8 @@ def _read_project(
             doing=f"Reading {file}",
             cwd=file.parent,
             timeout_seconds=READ_SECONDS,
+            env=dict(secrets),
+            secrets=tuple(value for _, value in secrets),
         )
         definition = json.loads(told.stdout)
         services = definition["services"]

@@ -39,6 +39,9 @@ _ONE_OFF_LABEL = "com.docker.compose.oneoff"
 _ASKED_TO_END = (0, 130, 143)
 _KILLED = 137
 
+# Our own image says so of every container that is made from it.
+_OURS = ("lifeboat", "own")
+
 
 def environment() -> dict[str, str]:
     ours = process.environment()
@@ -123,6 +126,8 @@ def strangers_at(client: Any, path: Path, *, project: str) -> tuple[str, ...]:
     found = []
     for container in client.containers.list(ignore_removed=True):
         labels = container.labels
+        if labels.get(_OURS[0]) == _OURS[1]:
+            continue  # it heeds the platform's lock
         if labels.get(_PROJECT_LABEL) == project and labels.get(_ONE_OFF_LABEL) == "False":
             continue
         for mount in container.attrs.get("Mounts", ()):
