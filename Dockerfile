@@ -20,12 +20,12 @@ ENV PATH=/opt/lifeboat/.venv/bin:/usr/lib/postgresql/17/bin:/usr/local/sbin:/usr
     PIP_DISABLE_PIP_VERSION_CHECK=1
 
 WORKDIR /opt/lifeboat
-COPY docker/install_packages.py requirements.lock /opt/build/
+COPY containers/install_packages.py requirements.lock /opt/build/
 RUN --mount=type=secret,id=pip_config --mount=type=secret,id=pip_certificates \
     python3 -m venv .venv && .venv/bin/python /opt/build/install_packages.py image
 
 COPY LICENSE README.md prefect.yaml pyproject.toml ./
-COPY docker docker
+COPY containers containers
 COPY flows flows
 COPY lifeboat lifeboat
 COPY staging staging

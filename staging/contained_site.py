@@ -1,4 +1,4 @@
-"""The staging platform on containers, whose backups are made by containers of Lifeboat's own image."""
+"""The staging platform on containers, its backups made by containers of Lifeboat's image too."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lifeboat.tools.stacks import ComposeStack, JointStack, engine
 from staging.compose_site import BESIDE, ComposeSite
 from staging.making import write
 
-_BACKUPS = Path(__file__).parents[1] / "docker" / "backups.yml"
+_BACKUPS = Path(__file__).parents[1] / "containers" / "backups.yml"
 _PLACE = Path("config", "lifeboat")
 _ENGINE_SECONDS = 60.0
 _SOCKET = "unix://"

@@ -1,4 +1,4 @@
-"""Lifeboat's own image as tests use it: built under a name of its own, and run as a reader would."""
+"""Lifeboat's own image as tests use it: under a name of its own, and run as a reader would."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lifeboat's own image: built once, looked at, and alone with a bucket on an engine that lost all."""
+"""Lifeboat's own image: built once, looked at, and alone with a bucket on an emptied engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The passwords of Prefect's server and of its database: random, made once, in a volume of their own.
+"""The passwords of Prefect and of its database: random, made once, in a volume of their own.
 
 Standard library only: the health checks read them too.
 """

@@ -75,7 +75,7 @@ def server() -> None:
 def worker(pool: str, name: str) -> None:
     """Apply prefect.yaml where there is a platform already, then become the worker.
 
-    A platform that is not there yet is no mistake: the worker of a new machine waits for a recovery.
+    A platform that is not there yet is no mistake: a new machine waits for its recovery.
     """
     os.environ["PREFECT_API_AUTH_STRING"] = read_passwords()["PREFECT_API_AUTH_STRING"]
     if Path(os.environ["LIFEBOAT_CONFIG"]).exists():
@@ -90,7 +90,7 @@ def worker(pool: str, name: str) -> None:
 
 
 def staging() -> None:
-    """Make the staging platform where there is none, start it, and hold its S3 store until ended."""
+    """Make the staging platform where there is none, start it, and hold its S3 store."""
     from lifeboat.settings import give_secrets, load_settings
     from staging.contained_site import ContainedSite
     from tasks import vault
