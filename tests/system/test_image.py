@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,10 +18,6 @@ from tests.system.test_recoveries import PLATFORM, Shell
 
 pytestmark = [
     pytest.mark.system,
-    pytest.mark.skipif(
-        os.environ.get("LIFEBOAT_CONTAINER_TESTS") != "1",
-        reason="it builds images and takes many minutes; LIFEBOAT_CONTAINER_TESTS=1 runs it",
-    ),
     # The first test pays for the images.
     pytest.mark.timeout(900),
 ]
