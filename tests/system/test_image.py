@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import psycopg
 import pytest
 
 from lifeboat.settings import load_settings
 from staging.contained_site import ContainedSite
+from staging.ports import choose_free
 from tests.system import settings_file
 from tests.system.image import Image
 from tests.system.test_recoveries import PLATFORM, Shell
@@ -106,7 +109,59 @@ def test_the_image_checks_and_verifies_the_platform(shell: ImageShell) -> None:
     child = shell.start("check", "--json")
     out, _ = child.communicate(timeout=120)
     failed = {c["name"]: c["evidence"] for c in json.loads(out)["checks"] if c["status"] == "FAIL"}
-    assert failed == {}
+    # The vault and the engine's volumes are two mounts here, and it is honest about the price.
+    assert failed.keys() == {"rename"}, failed
+
+
+@pytest.fixture
+def orchestrated(shell: ImageShell) -> Iterator[dict[str, str]]:
+    """The environment of a Compose project of docker-compose.yml's; it is removed again."""
+    site = shell.site
+    environment = {
+        **site.environment(),
+        "LIFEBOAT_PROJECT": f"{site.project}-prefect",
+        "LIFEBOAT_PORT": str(choose_free(1)[0]),
+        "LIFEBOAT_PLATFORM": PLATFORM,
+        "LIFEBOAT_DIRECTORY": str(site.server),
+        "LIFEBOAT_MOUNT": str(site.root),
+        "LIFEBOAT_VOLUMES": str(site.volumes),
+        "DOCKER_SOCKET": shell.image.socket,
+    }
+    try:
+        yield environment
+    finally:
+        shell.image.compose("down", "--volumes", "--timeout=20", **environment)
+
+
+def test_one_command_starts_prefect_and_its_workers(
+    shell: ImageShell, orchestrated: dict[str, str]
+) -> None:
+    """What an operator presses in the UI runs where the data is, and nobody else may press it."""
+
+    def compose(*words: str) -> str:
+        return shell.image.compose(*words, **orchestrated)
+
+    told = json.loads(compose("config", "--format", "json"))["services"]
+    ports = [port for service in told.values() for port in service.get("ports", ())]
+    assert ports
+    assert {port["host_ip"] for port in ports} == {"127.0.0.1"}
+
+    compose("up", "--detach", "--wait", "--wait-timeout=300", "worker-backups", "worker-recoveries")
+    lines = compose("exec", "-T", "prefect-server", "cat", "/run/lifeboat/prefect.env").splitlines()
+    password = dict(line.split("=", 1) for line in lines)["PREFECT_API_AUTH_STRING"]
+    url = f"http://127.0.0.1:{orchestrated['LIFEBOAT_PORT']}/api"
+    assert httpx.post(f"{url}/flows/count", json={}).status_code == 401
+    assert password not in compose("config", "--format", "json")
+    with httpx.Client(base_url=url, auth=tuple(password.split(":")), timeout=30) as api:
+        name = f"/deployments/name/diagnose/{PLATFORM}.diagnose"
+        deployment = api.get(name).raise_for_status().json()["id"]
+        asked = api.post(f"/deployments/{deployment}/create_flow_run", json={}).raise_for_status()
+        run, deadline = asked.json(), time.monotonic() + 180
+        while run["state_type"] not in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
+            assert time.monotonic() < deadline, run["state_name"]
+            time.sleep(0.5)
+            run = api.get(f"/flow_runs/{run['id']}").raise_for_status().json()
+    assert run["state_name"] == "Completed", compose("logs", "--tail=40", "worker-recoveries")
 
 
 def test_the_image_alone_rebuilds_the_platform(shell: ImageShell) -> None:
