@@ -25,6 +25,7 @@ pytestmark = [
     pytest.mark.timeout(900),
 ]
 
+WORKERS = ("worker-backups", "worker-recoveries")
 _TABLES = ("users", "projects", "drawings", "drawing_index", "project_revisions", "ai_results")
 
 
@@ -146,7 +147,10 @@ def test_one_command_starts_prefect_and_its_workers(
     assert ports
     assert {port["host_ip"] for port in ports} == {"127.0.0.1"}
 
-    compose("up", "--detach", "--wait", "--wait-timeout=300", "worker-backups", "worker-recoveries")
+    try:
+        compose("up", "--detach", "--wait", "--wait-timeout=300", *WORKERS)
+    finally:
+        print(compose("logs", "--tail=60", *WORKERS))
     lines = compose("exec", "-T", "prefect-server", "cat", "/run/lifeboat/prefect.env").splitlines()
     password = dict(line.split("=", 1) for line in lines)["PREFECT_API_AUTH_STRING"]
     url = f"http://127.0.0.1:{orchestrated['LIFEBOAT_PORT']}/api"
