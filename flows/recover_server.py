@@ -11,10 +11,12 @@ from tasks.orchestration import procedure, side_by_side
 def recover_server(request: RecoverServer) -> RunRecord | RecoveryPlan:
     """Scenario 2 of the plan: the whole server is lost; this machine takes its place.
 
-    Before you start: the bucket, its key and the vault's password; PostgreSQL's programs, restic
-    and git on this machine; an empty directory.
+    Before you start: the bucket, its key and the vault's password; restic, git, what runs the
+    services (Docker), and PostgreSQL's programs unless they come out of an image; an empty
+    directory.
 
-    1. Read the settings and the recovery points from the bucket.
+    1. Read the settings and the recovery points from the bucket; look whether this machine has what
+       it takes: engine, disk, and nobody else's data in the places of ours.
     2. Show the plan and wait for approval.
     3. Clone the application's code, and restore the configuration.
     4. Prepare the services: images are built or pulled.
@@ -43,12 +45,9 @@ def recover_server(request: RecoverServer) -> RunRecord | RecoveryPlan:
 
         rebuild.take_place(found)
         with recovery.hold_platform(settings, run):
-            side_by_side(
-                {
-                    "code": lambda: rebuild.restore_code(found),
-                    "configuration": lambda: rebuild.restore_configuration(found),
-                }
-            )
+            rebuild.restore_code(found)
+            # After the code: where both lie in one directory, the server's own files hold.
+            rebuild.restore_configuration(found)
             rebuild.prepare_stack(found)
             restored = rebuild.restore_data(found)
             restore_database.rearm_wal(settings)

@@ -282,7 +282,12 @@ def _print_checks(sections, verdict: Verdict) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    colours = {Status.PASS: "green", Status.FAIL: "red", Status.UNKNOWN: "yellow"}
+    colours = {
+        Status.PASS: "green",
+        Status.FAIL: "red",
+        Status.UNKNOWN: "yellow",
+        Status.NONE: "dim",
+    }
     by_name = {check.name: check for check in verdict.checks}
     table = Table("check", "status", "evidence", "s")
     for section, names in sections:

@@ -33,10 +33,15 @@ RESERVE_BYTES = 64 << 20  # a file system that is filled to the last byte stops 
 
 def free_bytes(path: Path) -> int:
     """Bytes that this process may still write at `path`, or at its nearest existing parent."""
+    told = os.statvfs(nearest(path))
+    return told.f_bavail * told.f_frsize
+
+
+def nearest(path: Path) -> Path:
+    """The path itself, or the nearest of its parents that exists."""
     while not path.exists():
         path = path.parent
-    told = os.statvfs(path)
-    return told.f_bavail * told.f_frsize
+    return path
 
 
 def require_free(path: Path, needed_bytes: int, *, doing: str) -> None:

@@ -6,6 +6,7 @@ Source: https://docs.docker.com/reference/api/engine/
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -39,6 +40,8 @@ _ONE_OFF_LABEL = "com.docker.compose.oneoff"
 _ASKED_TO_END = (0, 130, 143)
 _KILLED = 137
 
+_OF_FILES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
+
 
 def environment() -> dict[str, str]:
     ours = process.environment()
@@ -62,7 +65,13 @@ def connected(timeout_seconds: float = ENGINE_SECONDS) -> Iterator[Any]:
     except APIError as error:
         kind = TransientError if error.is_server_error() else PermanentError
         raise kind(f"The Docker engine refused: {error.explanation or error}.") from error
-    except (requests.exceptions.RequestException, DockerException, OSError) as error:
+    except (requests.exceptions.RequestException, DockerException) as error:
+        raise _unreachable(error) from error
+    except OSError as error:
+        # Its own errors are wrapped; what is left is the caller's: a full disk, a file that may not
+        # be written. A connection that breaks has no file's name, and no such number.
+        if error.filename is not None or error.errno in _OF_FILES:
+            raise
         raise _unreachable(error) from error
     finally:
         client.close()
@@ -72,6 +81,12 @@ def require() -> None:
     """Raise TransientError or PreconditionError within seconds unless the engine answers."""
     with connected(PING_SECONDS) as client:
         client.ping()
+
+
+def volumes_directory() -> Path:
+    """Where the engine keeps its volumes. Raises as `require`."""
+    with connected(PING_SECONDS) as client:
+        return Path(client.info()["DockerRootDir"], "volumes")
 
 
 def _unreachable(error: BaseException) -> RecoveryError:
