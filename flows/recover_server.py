@@ -29,6 +29,8 @@ def recover_server(request: RecoverServer) -> RunRecord | RecoveryPlan:
     8. Verify the platform.
     9. Start what was deferred, and let backups go on.
 
+    A rehearsal is the same without the last: the bucket is read and never written to.
+
     What it changes: only the directory that was named; the vault is not written to before all
     checks have passed.
     If it fails: run it again with the same directory; what was restored is compared, not fetched
@@ -43,8 +45,8 @@ def recover_server(request: RecoverServer) -> RunRecord | RecoveryPlan:
             return recovery.end_dry_run(run, plan)
         approval.approve(plan, request.approval)
 
-        rebuild.take_place(found)
-        with recovery.hold_platform(settings, run):
+        rebuild.take_place(found, rehearsal=request.rehearsal)
+        with recovery.hold_platform(settings, run, publish=not request.rehearsal):
             rebuild.restore_code(found)
             # After the code: where both lie in one directory, the server's own files hold.
             rebuild.restore_configuration(found)
@@ -59,8 +61,12 @@ def recover_server(request: RecoverServer) -> RunRecord | RecoveryPlan:
                     ),
                 }
             )
-            recovery.prove_recovered(settings, rebuild.expectations(found, restored))
+            recovery.prove_recovered(
+                settings, rebuild.expectations(found, restored), mark=not request.rehearsal
+            )
             services.start_services(settings, settings.stack.deferred_services)
+            if request.rehearsal:
+                return run.record
             rebuild.release(found)
             services.start_services(settings, settings.stack.backup_services)
     return run.record

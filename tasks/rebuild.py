@@ -183,10 +183,10 @@ def _choice_in_words(asset: Asset, tried: tuple[Candidate, ...]) -> str:
 
 
 @step(Phase.DECIDE)
-def take_place(found: Rebuild) -> None:
+def take_place(found: Rebuild, *, rehearsal: bool = False) -> None:
     """Make `into` ours: it must be empty, or hold what an interrupted recovery of ours left.
 
-    Until the verification has passed, this host may not write to the vault.
+    Until the verification has passed, this host may not write to the vault; after a rehearsal never.
     """
     into, run = found.into, current_run()
     marker = into / MARKER
@@ -201,6 +201,11 @@ def take_place(found: Rebuild) -> None:
     local = found.settings.vault.local
     local.mkdir(parents=True, exist_ok=True, mode=0o700)
     filesystem.atomic_write(local / backup.UNPROVEN_NAME, f"by {run.id}".encode())
+    if rehearsal:
+        filesystem.atomic_write(local / backup.REHEARSED_NAME, f"by {run.id}".encode())
+        run.fact(rehearsal=True)
+    else:
+        (local / backup.REHEARSED_NAME).unlink(missing_ok=True)
     run.keep_in(places.runs_directory(found.settings))
 
 

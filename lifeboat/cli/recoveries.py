@@ -149,6 +149,12 @@ def server(
         list[str] | None,
         typer.Option("--trust", help="A suspicious point that is right; may be repeated."),
     ] = None,
+    rehearsal: Annotated[
+        bool,
+        typer.Option(
+            "--rehearsal", help="A drill while the platform goes on: write nothing to the bucket."
+        ),
+    ] = False,
     dry_run: DryRun = False,
     approve: ApproveOption = "",
     as_json: JsonOption = False,
@@ -171,6 +177,7 @@ def server(
         prefix=prefix,
         into=str(into.absolute()),
         trust=trust or [],
+        rehearsal=rehearsal,
         dry_run=dry_run,
         approval="preapproved" if approve else "ask",
         platform=approve,

@@ -147,6 +147,11 @@ class RecoverServer(BaseModel):
         default=[],
         description="Names of suspicious recovery points that are right all the same.",
     )
+    rehearsal: bool = Field(
+        default=False,
+        description="A drill on another machine, while the platform itself goes on: nothing is "
+        "written to the bucket, and no backup is ever made from here.",
+    )
     dry_run: bool = Field(
         default=False, description="Make and show the plan, touch nothing, end as DryRun."
     )
