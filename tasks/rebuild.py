@@ -186,7 +186,7 @@ def _choice_in_words(asset: Asset, tried: tuple[Candidate, ...]) -> str:
 def take_place(found: Rebuild, *, rehearsal: bool = False) -> None:
     """Make `into` ours: it must be empty, or hold what an interrupted recovery of ours left.
 
-    Until the verification has passed, this host may not write to the vault; after a rehearsal never.
+    Until the verification has passed this host may not write to the vault, after a rehearsal never.
     """
     into, run = found.into, current_run()
     marker = into / MARKER

@@ -14,7 +14,17 @@ from lifeboat.core.points import Asset, Facts, Tier
 from lifeboat.core.requests import RecoverServer
 from lifeboat.core.timeline import Outcome, Phase
 from lifeboat.settings import Settings
-from tasks import catalogue, journals, locks, marks, places, services, vault, verification
+from tasks import (
+    catalogue,
+    journals,
+    locks,
+    marks,
+    places,
+    provision,
+    services,
+    vault,
+    verification,
+)
 from tasks.journals import Fate, Journal
 from tasks.orchestration import is_alone, step
 from tasks.record import Run, current_run, recorded
@@ -41,6 +51,8 @@ def recovery(settings: Settings, procedure: str) -> Iterator[Run]:
 def recovery_of_a_lost_server(request: RecoverServer) -> Iterator[Run]:
     """Record a recovery that begins with nothing: no settings, and no place to write to yet."""
     with recorded("recover-server", platform=request.platform, directory=None) as run:
+        if request.report:
+            provision.report_to_bucket(request, run)
         yield run
 
 

@@ -346,18 +346,24 @@ def put_file(source: Path, target: Path) -> None:
 
 
 def take_ownership_of(path: Path, *, like: Path) -> None:
-    """Give a tree the owner of another directory and mode 0700. Nothing to do where it has them."""
-    wanted = like.stat()
+    """Give a tree the owner of another directory and mode 0700. What has them is left alone.
+
+    The top says nothing of what is below: restic gives files the owner that they had, and not the
+    directory that it was told to restore into.
+    """
+    seen = like.stat()
+    wanted = (seen.st_uid, seen.st_gid)
     path.chmod(0o700)
-    have = path.stat()
-    if (have.st_uid, have.st_gid) == (wanted.st_uid, wanted.st_gid):
-        return
-    os.chown(path, wanted.st_uid, wanted.st_gid)
+    _give(path, wanted)
     for parent, directories, files in os.walk(path):
         for name in (*directories, *files):
-            os.chown(
-                os.path.join(parent, name), wanted.st_uid, wanted.st_gid, follow_symlinks=False
-            )
+            _give(Path(parent, name), wanted)
+
+
+def _give(path: Path, owner: tuple[int, int]) -> None:
+    seen = path.lstat()
+    if (seen.st_uid, seen.st_gid) != owner:
+        os.chown(path, *owner, follow_symlinks=False)
 
 
 # --- durable writing ------------------------------------------------------------------------

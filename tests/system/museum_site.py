@@ -34,7 +34,6 @@ class Museum:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.server = root / "srv-museum"
-        self.vault = root / "lifeboat-vault"
         self.secrets = root / "root-lifeboat-secrets.env"
         self.origin = root / "museum.git"
         self.project = f"museum-{hashlib.sha256(str(root).encode()).hexdigest()[:6]}"
@@ -44,6 +43,8 @@ class Museum:
         self.url = f"http://127.0.0.1:{self.web_port}"
         with engine.connected(60) as client:
             self.volumes = Path(client.info()["DockerRootDir"], "volumes")
+        # On one mount with the volumes, wherever this engine keeps them.
+        self.vault = self.volume("vault")
 
     @property
     def stack(self) -> ComposeStack:
@@ -161,8 +162,7 @@ class Museum:
                     client.images.remove(f"{self.project}-reading-room", force=True)
         for left in self.volumes.glob(f"{self.project}_*"):
             shutil.rmtree(left)
-        for place in (self.server, self.vault):
-            shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(self.server, ignore_errors=True)
 
 
 def build_images(place: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated
 import psycopg
 import uvicorn
 from fastapi import FastAPI, Header, HTTPException, UploadFile
-from fastapi.responses import FileResponse, Response
+from fastapi.responses import FileResponse
 from pydantic import BaseModel
 
 ARCHIVE = Path("/archive")
@@ -87,7 +87,7 @@ def show(number: int, authorization: Annotated[str | None, Header()] = None) -> 
     return FileResponse(ARCHIVE / rows[0][0] / rows[0][1])
 
 
-@app.delete("/items/{number}", status_code=204, response_class=Response)
+@app.delete("/items/{number}", status_code=204, response_model=None)
 def remove(number: int, authorization: Annotated[str | None, Header()] = None) -> None:
     known(authorization)
     for store, path in ask("DELETE FROM items WHERE id = %s RETURNING store, path", number):
