@@ -83,6 +83,13 @@ class Reader:
                 prints(since, body)
         return printed
 
+    def do(self, section: str, kind: str) -> None:
+        """Type one block, and compare with what stands below it."""
+        kinds = [k for k, _ in self.pages[section]]
+        position = kinds.index(kind)
+        assert kinds[position + 1] == "text"
+        prints(self.type(self.block(section, kind)), self.pages[section][position + 1][1])
+
     def type(self, commands: str, *, ok: int = 0) -> str:
         kept = {n: os.environ[n] for n in ("HOME", "DOCKER_HOST") if n in os.environ}
         # The shell of a reader: a new one for each section, so the variables of the last one are
@@ -171,9 +178,7 @@ def test_a_rehearsal_on_another_machine_writes_nothing_to_the_bucket(reader: Rea
 def test_the_server_comes_back_from_git_bucket_and_paper(reader: Reader) -> None:
     museum = reader.museum
     museum.lose_server(images=True)
-    [disaster] = [body for kind, body in reader.pages["8"] if kind == "sh disaster"]
-    told = next(body for kind, body in reader.pages["8"] if kind == "text")
-    prints(reader.type(reader.translated(disaster)), told)
+    reader.do("8", "sh disaster")
     assert all(museum.has(item) for item in (museum.harbour, museum.letter, museum.late))
     done = subprocess.run(
         ["git", "-C", museum.server, "rev-parse", "--abbrev-ref", "HEAD"], capture_output=True
@@ -188,9 +193,8 @@ def test_database_and_files_come_back_on_their_own_machine(reader: Reader) -> No
     item = museum.add("letters", "after the backup.txt")
     museum.stack.stop(["catalogue-db"])
     shutil.rmtree(museum.volume("shelf") / "cluster")
+    reader.do("8", "sh database")
     for path in museum.volume("photos").iterdir():
         path.write_bytes(b"damaged")
-    [broken] = [body for kind, body in reader.pages["8"] if kind == "sh broken"]
-    told = [body for kind, body in reader.pages["8"] if kind == "text"][1]
-    prints(reader.type(reader.translated(broken)), told)
+    reader.do("8", "sh files")
     assert all(museum.has(thing) for thing in (museum.harbour, museum.letter, item))
