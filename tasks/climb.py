@@ -93,8 +93,14 @@ def choose_rungs(
     points: Chosen,
     request: RecoverDatabase,
 ) -> tuple[RungChoice, ...]:
-    """Which rungs to try. Raises PreconditionError if the database is well or nothing can help."""
-    if assessment.healthy and request.target_time is None and request.only_from is None:
+    """Which rungs to try. Raises PreconditionError if the database is well or nothing can help.
+
+    After a recovery that was interrupted a database that is well is no reason to stop: the
+    application may be down still, and nothing protects what is written from now on.
+    """
+    continues = "continues_after" in current_run().record.facts
+    wanted = request.target_time is not None or request.only_from is not None
+    if assessment.healthy and not wanted and not continues:
         raise PreconditionError(
             "Assessing the database: it runs, answers, and every block of it can be read.",
             hint="Nothing was touched. For a point in time use --to-time; to restore a backup all "

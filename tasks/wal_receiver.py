@@ -9,6 +9,7 @@ had to begin anew behind a hole.
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import threading
 import time
@@ -102,6 +103,10 @@ def _receive_once(
             "allows. It is made anew; WAL of the time between may be gone.",
             SLOT,
         )
+    try:
+        _bridge(settings, server, identity)
+    except OSError as error:  # where a receiver may not look into the data, the recovery does
+        log.warning("Looking for WAL from before the slot: %s", error)
     _claim_slot(server)
     directory = receiver_directory(settings, identity)
     if failures and _is_left_behind(server, directory, identity.wal_segment_bytes):
@@ -292,22 +297,37 @@ def rearm(settings: Settings) -> None:
 
 
 def _bridge(settings: Settings, server: postgres.Connection, identity: postgres.Identity) -> None:
-    """Copy what the new timeline has written before the slot begins, so that the vault has it."""
-    if identity.timeline == 1:
-        return
+    """Copy what the new timeline has written before the slot begins, so that the vault has it.
+
+    The server has kept all of it since its recovery, and may let go of it now. A receiver does
+    this too: the recovery may have died before it came here.
+    """
     data = settings.database.data_directory
-    size = identity.wal_segment_bytes
+    if not postgres.keeps_all_wal(data):
+        return
     began = postgres.recovered_to(data)
     begins = postgres.slot_restart_lsn(server, SLOT)
-    if began.timeline != identity.timeline or begins is None:
+    if begins is None:
         return
+    if began.timeline == identity.timeline:
+        _copy_segments(settings, identity, first_lsn=began.lsn, until_lsn=begins)
+    postgres.let_go_of_wal(data)
+    postgres.reload(server)
+
+
+def _copy_segments(
+    settings: Settings, identity: postgres.Identity, *, first_lsn: int, until_lsn: int
+) -> None:
+    """Copy the whole segments of a timeline's beginning from pg_wal to the receiver's."""
+    size = identity.wal_segment_bytes
     directory = receiver_directory(settings, identity)
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    data = settings.database.data_directory
     there = postgres.salvage_segments(data, identity.system_identifier, size)
-    for number in range(began.lsn // size, begins // size):
+    for number in range(first_lsn // size, until_lsn // size):
         name = log_positions.Segment(identity.timeline, number).name(size)
         if name in there and not (directory / name).exists():
             # Under its name only when it is whole, or half of it would be shipped.
-            part = directory / f".{name}.part"
+            part = directory / f".{name}.{os.getpid()}.part"
             shutil.copyfile(there[name], part)
             part.rename(directory / name)

@@ -28,6 +28,15 @@ finally:
 
 _ENGINE_WAS_THERE = pytest.StashKey[bool]()
 
+# Handed out first, or a worker would be busy with one of them long after the others are done.
+_LONGEST = ("test_containers", "test_recoveries", "test_wal_failures", "test_120_days")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    last = len(_LONGEST)
+    place = {name: number for number, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, last))
+
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_ENGINE_WAS_THERE] = bool(docker_engine.running_privately())

@@ -13,13 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from lifeboat.settings import Settings, load_settings
+from lifeboat.settings import Settings, find_restic, load_settings
 from lifeboat.tools.s3 import Bucket
 from staging import processes
 from staging.ports import choose_ports
 from staging.s3 import S3Server
 from staging.site import Site
 from tasks import places, vault
+from tests.system import quick_keys, settings_file
 
 STAGING_SCALE = 0.1
 
@@ -41,10 +42,19 @@ def lifeboat() -> Callable[..., subprocess.CompletedProcess[str]]:
 
 
 @pytest.fixture(scope="session")
-def _staging_site_and_copy(tmp_path_factory):
+def quick_restic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """restic, but for the half second of CPU that each of its calls takes to try the password."""
+    program = tmp_path_factory.mktemp("restic") / "restic"
+    quick_keys.write_restic(program, find_restic())
+    return program
+
+
+@pytest.fixture(scope="session")
+def _staging_site_and_copy(tmp_path_factory, quick_restic: Path):
     root = tmp_path_factory.mktemp("staging") / "site"
     site, untouched = Site(root), root.parent / "untouched"
     site.create(scale=STAGING_SCALE)
+    settings_file.change(site.settings_path, {"vault.restic_program": str(quick_restic)})
     shutil.copytree(site.server, untouched, symlinks=True)
     yield site, untouched
     site.destroy()
@@ -121,12 +131,15 @@ def bucket(s3_server: S3Server) -> Bucket:
 
 
 @pytest.fixture
-def bucket_settings(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+def bucket_settings(
+    bucket: Bucket, quick_restic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Settings:
     """A host whose vault is that bucket, and whose secrets are in the environment."""
     for name, value in {**S3_SECRETS, "LIFEBOAT_VAULT_PASSWORD": "test-password"}.items():
         monkeypatch.setenv(name, value)
     yaml = tmp_path / "lifeboat.yaml"
     yaml.write_text(host_yaml(bucket.endpoint or "", bucket.name))
+    settings_file.change(yaml, {"vault.restic_program": str(quick_restic)})
     monkeypatch.setenv("LIFEBOAT_CONFIG", str(yaml))
     return load_settings(yaml)
 
@@ -155,7 +168,6 @@ vault:
 
 # --- a host with configuration, models and a vault, and no platform on it ---------------------
 
-_RESTIC = Path(__file__).resolve().parents[2] / ".lifeboat/tools/bin/restic"
 _BUCKET = "lifeboat-hosts"
 _HOST_YAML = """\
 platform: cad-test
@@ -182,6 +194,7 @@ class Host:
     root: Path
     endpoint: str
     prefix: str
+    restic: Path
     canary: str  # a secret, in `secrets_file` as CAD_PASSWORD
 
     @property
@@ -193,7 +206,7 @@ class Host:
     ) -> None:
         """`more` is put into the section `config`, and `sections` behind all."""
         text = _HOST_YAML.format(
-            restic=_RESTIC if _RESTIC.exists() else "restic",
+            restic=self.restic,
             endpoint=endpoint or self.endpoint,
             bucket=_BUCKET,
             prefix=self.prefix,
@@ -230,13 +243,16 @@ def _hosts_s3(s3_server: S3Server) -> S3Server:
 
 
 @pytest.fixture(scope="session")
-def _first_host(_hosts_s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Host:
+def _first_host(
+    _hosts_s3: S3Server, quick_restic: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Host:
     """A host with an empty vault. To make one costs 10 s of CPU, to copy it a moment."""
     root = tmp_path_factory.mktemp("host") / "srv"
     for name in ("config/nginx", "data/files", "data/models", "data/postgres"):
         (root / name).mkdir(parents=True)
     canary = "canary-" + secrets.token_hex(8)
-    found = Host(root, _hosts_s3.endpoint, f"host-{secrets.token_hex(4)}", canary)
+    prefix = f"host-{secrets.token_hex(4)}"
+    found = Host(root, _hosts_s3.endpoint, prefix, quick_restic, canary)
     found.write_yaml()
     (root / ".env.production").touch(mode=0o600)
     (root / ".env.production").write_text(f"CAD_PASSWORD={canary}\nCAD_DIRECTORY=data/files\n")

@@ -12,8 +12,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import secrets
+import shlex
+import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.poly1305 import Poly1305
@@ -22,6 +26,41 @@ from lifeboat.tools import s3
 
 _NONCE_BYTES = _MAC_BYTES = 16
 _COST = {"N": 2, "r": 8, "p": 1}
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+def write_restic(program: Path, real: Path) -> None:
+    """Write a restic that is the real one, but for the key of each repository that it makes."""
+    python, module = shlex.quote(sys.executable), "tests.system.quick_keys"
+    program.write_text(
+        f"""#!/bin/sh
+case " $* " in
+  *" init "*) {shlex.quote(str(real))} "$@" || exit
+              cd {shlex.quote(str(_ROOT))} && exec {python} -m {module} "$@" ;;
+esac
+exec {shlex.quote(str(real))} "$@"
+"""
+    )
+    program.chmod(0o755)
+
+
+def _after_init(words: list[str]) -> None:
+    """Make the key quick of the repository that `restic init` was called for."""
+    [location] = [word.removeprefix("--repo=") for word in words if word.startswith("--repo=")]
+    password = os.environ["RESTIC_PASSWORD"]
+    if not location.startswith("s3:"):
+        make_quick(Path(location), password)
+        return
+    url = urlsplit(location.removeprefix("s3:"))
+    bucket, _, prefix = url.path.lstrip("/").partition("/")
+    place = s3.Bucket(
+        endpoint=f"{url.scheme}://{url.netloc}",
+        name=bucket,
+        region=os.environ.get("AWS_DEFAULT_REGION", "us-east-1"),
+        access_key=os.environ["AWS_ACCESS_KEY_ID"],
+        secret_key=os.environ["AWS_SECRET_ACCESS_KEY"],
+    )
+    make_quick_in(place, prefix.rstrip("/"), password)
 
 
 def make_quick(repository: Path, password: str) -> None:
@@ -83,3 +122,7 @@ def _mac(text: bytes, nonce: bytes, key: bytes) -> bytes:
     """Poly1305-AES."""
     block = Cipher(algorithms.AES(key[32:48]), modes.ECB()).encryptor().update(nonce)
     return Poly1305.generate_tag(key[48:64] + block, text)
+
+
+if __name__ == "__main__":
+    _after_init(sys.argv[1:])

@@ -20,10 +20,6 @@ from tests.system.test_recoveries import PLATFORM, Shell, rungs
 
 pytestmark = [
     pytest.mark.system,
-    pytest.mark.skipif(
-        os.environ.get("LIFEBOAT_CONTAINER_TESTS") != "1",
-        reason="it builds images and takes many minutes; LIFEBOAT_CONTAINER_TESTS=1 runs it",
-    ),
     # The first test pays for the images: three minutes on two cores.
     pytest.mark.timeout(900),
 ]
@@ -39,10 +35,13 @@ class DockerShell(Shell):
 
 
 @pytest.fixture(scope="module")
-def shell(docker_host: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerShell]:
+def shell(
+    docker_host: str, quick_restic: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[DockerShell]:
     site = ComposeSite(tmp_path_factory.mktemp("containers") / "site")
     site.create(scale=0.1)
-    settings_file.change(site.settings_path, settings_file.QUICK_CHECKS)
+    own = {"vault.restic_program": str(quick_restic)}
+    settings_file.change(site.settings_path, own | settings_file.QUICK_CHECKS)
     site.start()
     site.stack.start(["wal-receiver"])
     shell = DockerShell(site, tmp_path_factory.mktemp("outside"), patience_seconds=400)

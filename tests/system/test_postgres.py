@@ -240,6 +240,13 @@ def test_the_wal_of_a_killed_server_is_salvaged_to_its_last_row(cluster, base, t
     assert reached.lsn >= end
     postgres.finish_recovery(cluster.directory)
     assert "restore_command" not in (cluster.directory / "postgresql.auto.conf").read_text()
+    assert postgres.keeps_all_wal(cluster.directory), "until there is a slot"
+    assert cluster.execute("SHOW wal_keep_size") == [("1TB",)]
+    cluster.execute("ALTER SYSTEM SET work_mem = '5MB'")
+    postgres.let_go_of_wal(cluster.directory)
+    postgres.reload(cluster.server)
+    _until(lambda: cluster.execute("SHOW wal_keep_size") == [("0",)])
+    assert cluster.execute("SHOW work_mem") == [("5MB",)]
 
     # Its first segment begins with pages of timeline 1, and is its own all the same.
     cluster.stop(signal.SIGQUIT)

@@ -19,11 +19,13 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from lifeboat.core.points import Tier
 from lifeboat.core.versions import form_of
 from lifeboat.settings import load_settings
+from lifeboat.tools import postgres
 from staging import faults, load
 from staging.site import Site
-from tasks import locks
+from tasks import database, locks, wal_continuity
 from tests.system import settings_file
 
 pytestmark = [pytest.mark.system]
@@ -262,6 +264,40 @@ def test_an_interrupted_recovery_loses_nothing_and_the_next_one_ends_it(
             assert "was interrupted" in done.stderr
     else:
         shell.run("recover", "database", "--from", "local", "--approve", PLATFORM)
+    shell.nothing_lost(record)
+
+
+def test_after_a_recovery_that_died_before_its_slot_the_wal_has_no_hole(shell: Shell) -> None:
+    """What the recovered server writes until the next recovery is kept for it."""
+    shell.run("backup", "database")
+    shell.site.stack.stop(["wal-receiver", "keeper"])
+    faults.break_site(shell.site, "destroy-data-directory")
+    child = shell.start("recover", "database", "--from", "local", "--approve", PLATFORM)
+    assert child.stderr
+    for line in child.stderr:
+        if "replay ..." in line:
+            child.kill()
+            break
+    child.communicate(timeout=60)
+    shell.site.stack.start(["postgres"])  # as the host does when it comes up again
+    settings = load_settings(shell.site.settings_path)
+    postgres.wait_until_ready(database.connection(settings), timeout_seconds=60)
+    assert rows(shell.site, "SELECT count(*) FROM pg_replication_slots") == [(0,)]
+    fill = "CREATE TABLE x AS SELECT repeat('x', 1000) FROM generate_series(1, 40000)"
+    with psycopg.connect(shell.site.dsn("postgres"), autocommit=True) as connection:
+        for _ in range(3):
+            for statement in (fill, "DROP TABLE x", "SELECT pg_switch_wal()", "CHECKPOINT"):
+                connection.execute(statement)
+    # The database is well by now, and the application is not: the same command ends it.
+    resumed = shell.recover("database")
+    assert rungs(resumed)["restart"] == "done"
+    assert rows(shell.site, "SHOW wal_keep_size") == [("0",)], "the slot keeps it now"
+    reaches = wal_continuity.look(settings, Tier.LOCAL).reaches
+    assert len(reaches) > 1, "with bases from before the recovery"
+    assert all(reach.whole for reach in reaches if reach.leads_to_newest), reaches
+    record = shell.write(1.0)
+    faults.break_site(shell.site, "destroy-data-directory")
+    shell.recover("database", "--from", "local")
     shell.nothing_lost(record)
 
 

@@ -54,7 +54,9 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 
 @pytest.fixture
-def settings(s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+def settings(
+    s3: S3Server, quick_restic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Settings:
     """A host of its own with 40 drawings and 2 models, and a vault of its own in the bucket."""
     monkeypatch.setenv("LIFEBOAT_VAULT_PASSWORD", CANARY)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test-access")
@@ -68,10 +70,8 @@ def settings(s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> S
         path = tmp_path / f"data/models/{name}.bin"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(chance.randbytes(50_000))
-    restic = Path(__file__).resolve().parents[2] / ".lifeboat/tools/bin/restic"
-    place = restic if restic.exists() else "restic"
     yaml = tmp_path / "lifeboat.yaml"
-    text = YAML.format(restic=place, endpoint=s3.endpoint, bucket=BUCKET)
+    text = YAML.format(restic=quick_restic, endpoint=s3.endpoint, bucket=BUCKET)
     prefix = f"test-{secrets.token_hex(4)}"  # all digits would be a number to YAML
     yaml.write_text(text.replace(f"bucket: {BUCKET}", f"bucket: {BUCKET}, prefix: {prefix}"))
     return load_settings(yaml)

@@ -68,6 +68,10 @@ def settings(shell: Shell) -> Iterator[Settings]:
     settings = load_settings(shell.site.settings_path)
     until(lambda: wal_health.look(settings).receiver is ReceiverState.STREAMING)
     yield settings
+    # Shown where the test failed: what happened is told by the two that work unseen.
+    print(wal_health.look(settings))
+    for service in ("wal-receiver", "keeper"):
+        print(f"--- {service}\n{log_of(shell, service)[-6000:]}")
 
 
 def until(condition: Callable[[], object], seconds: float = 90.0) -> object:

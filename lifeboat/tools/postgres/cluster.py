@@ -43,6 +43,9 @@ _OURS = frozenset(
         "synchronous_standby_names",
     }
 )
+# What the new timeline writes before the slot is there is kept for the receiver, whatever dies in
+# between. The whole line is ours: a wal_keep_size of the server's own stays.
+_KEEP_WAL = "wal_keep_size = '1TB'"
 
 
 @dataclass(frozen=True)
@@ -226,6 +229,7 @@ def stage_recovery(
     """Put WAL into a base copy's own pg_wal and tell it to replay to the end, or to a moment.
 
     PostgreSQL then needs no mount, no tool and no archive: what is not in pg_wal does not exist.
+    From then on the server keeps all WAL, until `let_go_of_wal`.
     Files are copies and never links, because the server writes into its old segments again.
     """
     pg_wal = directory / "pg_wal"
@@ -251,7 +255,8 @@ def stage_recovery(
     signal = directory / "recovery.signal"
     signal.touch()
     _rewrite(
-        directory / "postgresql.auto.conf", [f"{key} = {value}" for key, value in settings.items()]
+        directory / "postgresql.auto.conf",
+        [*(f"{key} = {value}" for key, value in settings.items()), _KEEP_WAL],
     )
     for path in (*staged, signal, directory / "postgresql.auto.conf"):
         os.chown(path, owner.st_uid, owner.st_gid)
@@ -259,13 +264,29 @@ def stage_recovery(
 
 
 def finish_recovery(data_directory: Path) -> None:
-    """Take the settings of the recovery away again, so that no later start meets them."""
+    """Take the settings of the recovery away again, so that no later start meets them.
+
+    That it keeps all WAL stays: `let_go_of_wal` ends it once a slot does that.
+    """
+    kept = [_KEEP_WAL] if keeps_all_wal(data_directory) else []
+    _rewrite(data_directory / "postgresql.auto.conf", kept)
+
+
+def keeps_all_wal(data_directory: Path) -> bool:
+    """Whether a recovery told the server to keep all WAL, and no slot keeps it yet."""
+    path = data_directory / "postgresql.auto.conf"
+    return path.exists() and _KEEP_WAL in path.read_text().splitlines()
+
+
+def let_go_of_wal(data_directory: Path) -> None:
+    """Let the server remove old WAL again. It has to be told to read its settings anew."""
     _rewrite(data_directory / "postgresql.auto.conf", [])
 
 
 def _rewrite(path: Path, added: Iterable[str]) -> None:
     kept = list(_without_ours(path.read_text().splitlines() if path.exists() else ()))
-    part = path.with_name(f".{path.name}.lifeboat")
+    # A recovery and a receiver may write at once.
+    part = path.with_name(f".{path.name}.lifeboat-{os.getpid()}")
     part.write_text("\n".join([*kept, *added]) + "\n")
     if path.exists():
         seen = path.stat()
@@ -276,7 +297,7 @@ def _rewrite(path: Path, added: Iterable[str]) -> None:
 
 def _without_ours(lines: Iterable[str]) -> Iterator[str]:
     for line in lines:
-        if line.split("=", 1)[0].strip() not in _OURS:
+        if line.split("=", 1)[0].strip() not in _OURS and line != _KEEP_WAL:
             yield line
 
 

@@ -183,6 +183,11 @@ def set_synchronous(server: Connection, name: str) -> None:
         return
     value = sql.Literal(name).as_string(None)
     query(server, f"ALTER SYSTEM SET synchronous_standby_names = {value}")
+    reload(server)
+
+
+def reload(server: Connection) -> None:
+    """Let the server read its settings anew."""
     query(server, "SELECT pg_reload_conf()")
 
 
