@@ -6,17 +6,24 @@ only liberty: the places and addresses of the example become those of this machi
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import re
 import secrets
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import docker
 import pytest
 
+from lifeboat.core import provision
+from lifeboat.core.provision import Ec2Settings, Report, Vault
 from staging.s3 import S3Server
 from tests.system.conftest import S3_SECRETS
 from tests.system.museum_site import Museum
@@ -35,7 +42,7 @@ BIN = Path(sys.executable).parent
 class Reader:
     """Somebody who has the page before them, and types."""
 
-    def __init__(self, museum: Museum, s3: S3Server) -> None:
+    def __init__(self, museum: Museum, s3: S3Server, restic: Path) -> None:
         self.museum = museum
         s3.create_bucket(bucket := f"museum-vault-{secrets.token_hex(3)}")
         self.s3, self.bucket = s3, bucket
@@ -55,6 +62,9 @@ class Reader:
             "port: 5433": f"port: {museum.db_port}",
             "127.0.0.1:9000": f"127.0.0.1:{museum.web_port}",
             "127.0.0.1:9009": f"127.0.0.1:{museum.supervisor_port}",
+            # And what makes it quick.
+            "vault:\n": f"vault:\n  restic_program: {restic}\n",
+            "checks:\n": "checks:\n  window_seconds: 0.5\n",
         }
         self.pages: dict[str, list[tuple[str, str]]] = {}
         for title, text in re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE, re.M | re.S):
@@ -129,7 +139,10 @@ def prints(output: str, told: str) -> None:
 
 @pytest.fixture(scope="module")
 def reader(
-    docker_host: str, s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory
+    docker_host: str,
+    s3_server: S3Server,
+    quick_restic: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Reader]:
     museum = Museum(tmp_path_factory.mktemp("guide") / "m")
     museum.root.mkdir()
@@ -137,7 +150,7 @@ def reader(
         museum.create()
         museum.harbour = museum.add("photos", "harbour 1911.jpg")
         museum.letter = museum.add("letters", "to my brother.txt")
-        yield Reader(museum, s3_server)
+        yield Reader(museum, s3_server, quick_restic)
     finally:
         museum.lose_server(images=True)
         shutil.rmtree(museum.root)
@@ -175,6 +188,52 @@ def test_a_rehearsal_on_another_machine_writes_nothing_to_the_bucket(reader: Rea
     assert objects(reader) == before
 
 
+def test_a_machine_that_can_not_take_the_place_is_refused_and_nothing_is_touched(
+    reader: Reader, docker_host: str
+) -> None:
+    """All of it before anything is restored: it is night, and a second mistake would be one."""
+    museum = reader.museum
+    museum.lose_server()
+    command = reader.block("8", "sh disaster")
+    assert "there is none" in reader.type(f"export DOCKER_HOST=unix:///nowhere\n{command}", ok=3)
+    # Somebody's data lies where ours would go.
+    there = museum.volume("letters")
+    there.mkdir(parents=True)
+    (there / "a diary.txt").write_text("mine")
+    assert re.search(r"letters.* is not empty", reader.type(command, ok=3))
+    assert (there / "a diary.txt").read_text() == "mine"
+    shutil.rmtree(there.parent)
+    # The disk is too small for what will come.
+    with small_disk(museum.volume("hands")) as place:
+        assert re.search(r"(?s)Restoring .*models.*needs .*hands", reader.type(command, ok=3))
+        assert list(place.iterdir()) == []
+    # A stranger's container holds the volume.
+    stranger = docker.from_env().containers.run(
+        "debian:trixie-slim",
+        ["sleep", "600"],
+        name=f"{museum.project}-stranger",
+        volumes={f"{museum.project}_photos": {"bind": "/data", "mode": "rw"}},
+        detach=True,
+    )
+    try:
+        assert stranger.name in reader.type(command, ok=3)
+        assert list(museum.volume("photos").iterdir()) == []
+    finally:
+        stranger.remove(force=True)
+
+
+@contextlib.contextmanager
+def small_disk(place: Path) -> Iterator[Path]:
+    """A file system of one megabyte at that place."""
+    place.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place], check=True)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", place], check=True)
+        shutil.rmtree(place.parent)
+
+
 def test_the_server_comes_back_from_git_bucket_and_paper(reader: Reader) -> None:
     museum = reader.museum
     museum.lose_server(images=True)
@@ -198,3 +257,75 @@ def test_database_and_files_come_back_on_their_own_machine(reader: Reader) -> No
         path.write_bytes(b"damaged")
     reader.do("8", "sh files")
     assert all(museum.has(thing) for thing in (museum.harbour, museum.letter, item))
+
+
+# --- docs/ec2.md: what a machine does that was made for it -------------------------------------
+
+
+class _Parameters(BaseHTTPRequestHandler):
+    """Systems Manager's GetParameter, with the one parameter that the machine asks for."""
+
+    text = ""
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        good = asked == {"Name": "/lifeboat/museum", "WithDecryption": True}
+        told = {"Parameter": {"Value": self.text}} if good else {"__type": "ParameterNotFound"}
+        self.send_response(200 if good else 400)
+        self.end_headers()
+        self.wfile.write(json.dumps(told).encode())
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_a_machine_that_was_made_for_it_recovers_by_itself(reader: Reader) -> None:
+    """The script's own words, from the secrets on; the operator's side sees it end well."""
+    museum = reader.museum
+    secret = museum.secrets.read_text()
+    museum.lose_server()
+    museum.secrets.unlink()
+    ec2 = Ec2Settings(
+        region="eu-central-1",
+        image="ami-0123456789abcdef0",
+        instance_type="m7i.large",
+        subnet="subnet-0123456789abcdef0",
+        instance_profile="lifeboat-recovery",
+        secrets="ssm:/lifeboat/museum",
+        secrets_file=str(museum.secrets),
+        disk_gigabytes=50,
+        lifeboat_repository="https://git.example.test/lifeboat.git",
+    )
+    vault = Vault(
+        platform="museum",
+        bucket=reader.bucket,
+        endpoint=reader.s3.endpoint,
+        region="us-east-1",
+        into=str(museum.server),
+    )
+    script = provision.recovering_script(ec2, vault, incident="fire")
+    assert (
+        script
+        in json.loads(
+            provision.user_data(ec2, vault, incident="fire").removeprefix("#cloud-config")
+        )["write_files"][0]["content"]
+    )
+
+    class Parameters(_Parameters):
+        text = secret
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Parameters) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        there = f"export AWS_ENDPOINT_URL_SSM=http://127.0.0.1:{server.server_port}\n"
+        # Of an instance's profile, as EC2 gives them.
+        there += "export AWS_ACCESS_KEY_ID=profile AWS_SECRET_ACCESS_KEY=profile\n"
+        reader.type(there + script)
+        server.shutdown()
+    assert museum.secrets.stat().st_mode & 0o777 == 0o600
+    assert museum.has(museum.harbour)
+    told = json.loads(
+        reader.s3._client()
+        .get_object(Bucket=reader.bucket, Key=provision.report_key("fire"))["Body"]
+        .read()
+    )
+    assert Report(**told).in_words() == "recovered: 15 of 15 checks passed"
