@@ -65,6 +65,19 @@ def require_room(settings: Settings, needed_bytes: Mapping[Asset, int]) -> None:
         filesystem.require_free(parent, int(size), doing=f"Restoring {', '.join(names)}")
 
 
+def require_services(settings: Settings) -> None:
+    """Raise PreconditionError for a service of lifeboat.yaml that the Compose file lacks.
+
+    Once the code is there, and before hours are spent on data that nothing would then serve.
+    """
+    stack = settings.stack
+    if isinstance(stack, ComposeStackSettings):
+        ours = () if stack.backup_stack else stack.backup_services
+        compose_stack_of(settings, stack).require_services(
+            (*stack.critical_services, *stack.deferred_services, *ours)
+        )
+
+
 def refuse_strangers(settings: Settings) -> None:
     """Raise PreconditionError if another project's container could write to where data will be."""
     stack = stack_of(settings)

@@ -243,9 +243,11 @@ def restore_configuration(found: Rebuild) -> None:
 def prepare_stack(found: Rebuild) -> None:
     """With code and configuration there: images, empty volumes, and the database's programs.
 
-    Raises PreconditionError, with no data touched, if a stranger uses one of the volumes;
-    PermanentError if an image can be had neither by building nor by pulling.
+    Raises PreconditionError, with no data touched, if the Compose file can't be read or lacks a
+    service of lifeboat.yaml, or a stranger uses one of the volumes; PermanentError if an image can
+    be had neither by building nor by pulling.
     """
+    new_host.require_services(found.settings)
     new_host.refuse_strangers(found.settings)
     services.prepare_services(found.settings)
     programs.bring_programs(found.settings)

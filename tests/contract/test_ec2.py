@@ -22,7 +22,7 @@ from lifeboat.core.errors import (
     RecoveryError,
     TransientError,
 )
-from lifeboat.core.provision import Ec2Settings, Vault
+from lifeboat.core.provision import Ec2Settings, ProvisionSettings, Vault
 from lifeboat.tools import aws_secrets
 from lifeboat.tools.ec2 import Ec2Hosts
 
@@ -295,6 +295,13 @@ def test_secrets_come_from_either_store(aws: Any) -> None:
 def test_secrets_that_are_not_there(aws: Any, source: str) -> None:
     with pytest.raises(PreconditionError, match=source):
         aws_secrets.fetch(source, region=REGION)
+
+
+def test_the_section_in_the_docs_is_a_good_one() -> None:
+    page = (ROOT / "docs/ec2.md").read_text()
+    start = page.index("```yaml\n") + len("```yaml\n")
+    told = YAML(typ="safe").load(page[start : page.index("```", start)])
+    assert ProvisionSettings(**told["provision"]).ec2
 
 
 def test_the_rights_in_the_docs_are_those_that_are_used() -> None:

@@ -140,6 +140,15 @@ def test_a_file_that_was_changed_is_read_again(
         stack.logs("two")
 
 
+def test_a_service_that_the_file_lacks_is_told_without_any_engine(
+    stack: ComposeStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
+    stack.require_services(["one"])
+    with pytest.raises(PreconditionError, match="no service web, db.*It has: one"):
+        stack.require_services(["one", "web", "db"])
+
+
 def test_values_come_from_the_environment_file_alone(
     tmp_path: Path, compose: Path | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,6 +25,7 @@ from staging.ports import choose_free
 
 _HERE = Path(__file__).parent / "museum"
 _STAGING = Path(compose_site.__file__).parent
+_WHO = ("-c", "user.name=m", "-c", "user.email=m@example.test", "-c", "core.hooksPath=/dev/null")
 _FROM_GIT = ("docker-compose.yml", "Dockerfile", "reading_room.py", "catalogue.sql")
 
 
@@ -65,18 +66,10 @@ class Museum:
         work.mkdir()
         for name in _FROM_GIT:
             shutil.copy(_HERE / name, work)
-        who = (
-            "-c",
-            "user.name=m",
-            "-c",
-            "user.email=m@example.test",
-            "-c",
-            "core.hooksPath=/dev/null",
-        )
         for words in (
             ("-C", work, "init", "--quiet", "--initial-branch=production"),
             ("-C", work, "add", "--all"),
-            ("-C", work, *who, "commit", "--quiet", "--message", "The archive"),
+            ("-C", work, *_WHO, "commit", "--quiet", "--message", "The archive"),
             ("clone", "--quiet", "--bare", work, self.origin),
             ("clone", "--quiet", self.origin, self.server),
         ):
@@ -98,6 +91,24 @@ class Museum:
             connection.execute((_HERE / "catalogue.sql").read_text())
         self.stack.start(["reading-room", "clock"])
         self.wait()
+
+    def release(self, message: str) -> tuple[str, str]:
+        """Let the owners push something that is not deployed; give both commits."""
+        work = self.root / "work"
+        (work / "CHANGES").write_text(message)
+        commits = []
+        for words in (
+            ("rev-parse", "HEAD"),
+            ("add", "--all"),
+            ("commit", "--quiet", "--message", message),
+            ("push", "--quiet", self.origin, "production"),
+            ("rev-parse", "HEAD"),
+        ):
+            done = subprocess.run(
+                ["git", "-C", work, *_WHO, *words], check=True, capture_output=True, text=True
+            )
+            commits += [done.stdout.strip()] if words[0] == "rev-parse" else []
+        return commits[0], commits[1]
 
     def database(self, name: str = "archive") -> psycopg.Connection:
         deadline = time.monotonic() + 60

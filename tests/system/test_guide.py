@@ -93,14 +93,17 @@ class Reader:
                 prints(since, body)
         return printed
 
-    def do(self, section: str, kind: str) -> None:
-        """Type one block, and compare with what stands below it."""
+    def do(self, section: str, kind: str) -> str:
+        """Type one block, compare with what stands below it, and give what was printed."""
         kinds = [k for k, _ in self.pages[section]]
         position = kinds.index(kind)
         assert kinds[position + 1] == "text"
-        prints(self.type(self.block(section, kind)), self.pages[section][position + 1][1])
+        printed = self.type(self.block(section, kind))
+        prints(printed, self.pages[section][position + 1][1])
+        return printed
 
-    def type(self, commands: str, *, ok: int = 0) -> str:
+    def type(self, commands: str, *, ok: int = 0, error: bool = True) -> str:
+        """Type commands in a shell; give what it printed, or of a failure its error output."""
         kept = {n: os.environ[n] for n in ("HOME", "DOCKER_HOST") if n in os.environ}
         # The shell of a reader: a new one for each section, so the variables of the last one are
         # given on, as they are in a terminal that stays open.
@@ -119,7 +122,7 @@ class Reader:
         for name, value in S3_SECRETS.items():
             if name == "AWS_SECRET_ACCESS_KEY":
                 assert value not in done.stdout + done.stderr
-        return done.stdout if not ok else done.stderr
+        return done.stderr if ok and error else done.stdout
 
 
 def prints(output: str, told: str) -> None:
@@ -164,6 +167,13 @@ def test_from_nothing_to_a_backup_that_is_proven(reader: Reader) -> None:
     for section in ("3", "4", "5", "6"):
         reader.follow(section)
     assert reader.type("lifeboat enrol").strip() == "changed: nothing"
+    # What a reader gets wrong first: a service that their Compose file has not got.
+    wrong = museum.server / "wrong.yaml"
+    text = (museum.server / "lifeboat.yaml").read_text()
+    wrong.write_text(text.replace("deferred_services: [clock]", "deferred_services: [clocks]"))
+    told = " ".join(reader.type("lifeboat check --config wrong.yaml", ok=3, error=False).split())
+    assert "the stack has no clocks" in told
+    wrong.unlink()
 
 
 def objects(reader: Reader) -> set[tuple[str, str]]:
@@ -236,8 +246,11 @@ def small_disk(place: Path) -> Iterator[Path]:
 
 def test_the_server_comes_back_from_git_bucket_and_paper(reader: Reader) -> None:
     museum = reader.museum
+    ran, newer = museum.release("A line was added")
     museum.lose_server(images=True)
-    reader.do("8", "sh disaster")
+    printed = reader.do("8", "sh disaster")
+    assert f"git commit: {newer}" in printed
+    assert f"git commit of lost server: {ran}" in printed
     assert all(museum.has(item) for item in (museum.harbour, museum.letter, museum.late))
     done = subprocess.run(
         ["git", "-C", museum.server, "rev-parse", "--abbrev-ref", "HEAD"], capture_output=True

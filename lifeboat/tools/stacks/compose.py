@@ -194,6 +194,10 @@ class ComposeStack:
                 "login`), or bring it with `docker load`; then run this again.",
             ) from error
 
+    def require_services(self, services: Collection[str]) -> None:
+        """Raise PreconditionError for a service that the definition lacks; no engine is asked."""
+        self._project(services)
+
     def image_of(self, service: str) -> str:
         """The image that a service runs, as the definition names it."""
         return self._project([service]).images[service]
