@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from lifeboat.core.errors import PreconditionError
 from lifeboat.core.points import Asset
 from lifeboat.settings import Settings
-from tasks import leftovers, locks, places, vault
+from tasks import alarms, leftovers, locks, places, vault
 from tasks.record import Run, recorded
 
 UNPROVEN_NAME = "recovered-but-not-verified"
@@ -21,7 +22,8 @@ def backup_run(
 ) -> Iterator[Run]:
     """Hold one asset for a backup (or another procedure on the vault) and record it.
 
-    What dead runs have left is cleaned up first, and told.
+    What dead runs have left is cleaned up first, and told. If it fails, the channels of `alarms`
+    hear of it.
 
     Raises LockBusy if it is being backed up or the platform is being recovered, and
     PreconditionError on a host whose recovery was never verified: its database may be empty, and
@@ -33,6 +35,7 @@ def backup_run(
         with recorded(
             procedure, platform=settings.platform, directory=places.runs_directory(settings)
         ) as run:
+            run.when_finished(functools.partial(alarms.tell_of_run, settings))
             vault.ensure_prepared(settings)
             if isinstance(asset, Asset):
                 leftovers.tidy_before(settings, asset)

@@ -344,6 +344,10 @@ class Verify(_Request):
     """The plan's eighteen checks against the live platform."""
 
 
+class Diagnose(_Request):
+    """Find out which of the plan's scenarios fits what is seen."""
+
+
 class WatchObjectives(_Request):
     """Judge from the stores whether the plan's promises hold now."""
 

@@ -5,6 +5,7 @@ key. Secrets are looked up when they are needed and never held, so no repr, pick
 settings has one.
 """
 
+from lifeboat.settings.alarms import Channel
 from lifeboat.settings.environment import (
     CONFIG_VARIABLE,
     DEFAULT_NAME,
@@ -35,6 +36,7 @@ __all__ = [
     "S3",
     "SECRETS",
     "TOOLS",
+    "Channel",
     "ComposeRunner",
     "ComposeStackSettings",
     "Keep",

@@ -16,6 +16,7 @@ from lifeboat.core.protection import LockMode, Protection
 from lifeboat.core.provision import ProvisionSettings
 from lifeboat.core.secrecy import Secret
 from lifeboat.core.suspicion import Policy as Suspicion
+from lifeboat.settings.alarms import Alarms
 from lifeboat.settings.base import Name, Section, SitePath, resolve_repository
 from lifeboat.settings.environment import (
     DEFAULT_NAME,
@@ -328,6 +329,7 @@ class Settings(Section):
         default=Suspicion(), description="Which points are not trusted until accepted."
     )
     watch: Watch = Field(default=Watch(), description="What is an alarm.")
+    alarms: Alarms = Field(default=Alarms(), description="Whom to tell of an alarm.")
     recovery: Recovery = Field(default=Recovery(), description="Time boxes of a recovery.")
     card: CardSettings = Field(
         default=CardSettings(), description="What the bootstrap card says besides."

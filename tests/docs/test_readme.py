@@ -37,7 +37,7 @@ def test_every_command_that_is_named_exists() -> None:
         r"lifeboat ([a-z-]+(?: [a-z][a-z0-9-]*)?)", README.replace("$asset", "files")
     ):
         first = words.split()[0]
-        if first in {"stack", "wal", "recover", "prepare"}:
+        if first in {"alarms", "stack", "wal", "recover", "prepare"}:
             assert words in known or words in {"recover", "prepare", "prepare s3"}, words
         elif first in {"and", "cd"} or f"> lifeboat {first}" in README:
             continue

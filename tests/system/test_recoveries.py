@@ -135,6 +135,32 @@ def inodes(root: Path) -> dict[str, int]:
     }
 
 
+# --- which scenario it is -------------------------------------------------------------------
+
+
+def test_what_is_wrong_is_told_with_the_command_that_cures_it(shell: Shell) -> None:
+    assert "nothing is wrong" in shell.run("diagnose").stdout
+    shell.site.stack.stop(["backend"])
+    [stopped] = json.loads(shell.run("diagnose", "--json", ok=4).stdout)["cures"]
+    assert stopped["scenario"] == "services stopped"
+    assert "backend" in stopped["evidence"]
+    shell.site.stack.start(["backend"])
+
+    faults.break_site(shell.site, "kill-database")
+    faults.break_site(shell.site, "corrupt-models")
+    told = json.loads(shell.run("diagnose", "--json", ok=4).stdout)
+    assert [cure["command"] for cure in told["cures"]] == [
+        "lifeboat recover database",
+        "lifeboat recover models",
+    ]
+    assert "does not answer" in told["cures"][0]["evidence"]
+    assert "missing or damaged, first" in told["cures"][1]["evidence"]
+    # In this order; that the models are still bad is no reason to call it recovered.
+    shell.run("recover", "database", "--approve", PLATFORM, ok=4)
+    shell.recover("models")
+    assert json.loads(shell.run("diagnose", "--json").stdout)["good"]
+
+
 # --- scenario 1: the database ---------------------------------------------------------------
 
 
