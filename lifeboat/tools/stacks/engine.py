@@ -32,6 +32,7 @@ PING_SECONDS = 5.0
 # Compose file means the same whoever runs Lifeboat: its values come from the environment file.
 _ENGINE_VARIABLES = ("DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_CONFIG")
 _DEFAULT_ENGINE = "unix:///var/run/docker.sock"
+_OF_FILES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
 _PROJECT_LABEL = "com.docker.compose.project"
 _SERVICE_LABEL = "com.docker.compose.service"
 _ONE_OFF_LABEL = "com.docker.compose.oneoff"
@@ -39,8 +40,6 @@ _ONE_OFF_LABEL = "com.docker.compose.oneoff"
 # 128 + the signal that asked it to end: SIGINT or SIGTERM, without a handler of its own.
 _ASKED_TO_END = (0, 130, 143)
 _KILLED = 137
-
-_OF_FILES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
 
 
 def environment() -> dict[str, str]:
