@@ -16,6 +16,7 @@ from pathlib import Path
 
 from lifeboat.core.errors import (
     CommandFailed,
+    PermanentError,
     PreconditionError,
     RecoveryError,
 )
@@ -159,17 +160,46 @@ class ComposeStack:
         with engine.connected() as client:
             return engine.strangers_at(client, path, project=project.name)
 
+    def require_engine(self, volumes: Path | None = None) -> None:
+        """Look for Compose and the engine, before there is any Compose file.
+
+        Raises PreconditionError or TransientError if either is not there, or if the engine keeps
+        its volumes somewhere else than in `volumes`: what is restored there would never be seen.
+        """
+        _compose(self._program)
+        found = engine.volumes_directory()
+        if volumes is not None and found.resolve() != volumes.resolve():
+            raise PreconditionError(
+                f"Looking for the engine's volumes: it keeps them in {found}, and lifeboat.yaml "
+                f"says {volumes}.",
+                hint="Nothing was touched. Let the engine's data root and stack.volumes_directory "
+                "name one place.",
+            )
+
     def prepare(self, services: Collection[str] | None = None) -> None:
         project = self._project(services or ())
         engine.require()
         names = list(project.services if services is None else services)
         # Images are built from what lies there or pulled, volumes and networks made; containers
         # wait to be started.
-        self._act(
-            ["up", "--no-start", "--build", "--no-deps", "--no-recreate", *names],
-            doing=f"Preparing {', '.join(names)}",
-            timeout_seconds=BUILD_SECONDS,
-        )
+        try:
+            self._act(
+                ["up", "--no-start", "--build", "--no-deps", "--no-recreate", *names],
+                doing=f"Preparing {', '.join(names)}",
+                timeout_seconds=BUILD_SECONDS,
+            )
+        except CommandFailed as error:
+            images = sorted({project.images[name] for name in names})
+            raise PermanentError(
+                f"Preparing {', '.join(names)}: not all images could be pulled or built "
+                f"({', '.join(images)}). Compose said: {error.stderr_tail.strip()}",
+                hint="No data was touched. See to it that this machine may pull it (`docker "
+                "login`), or bring it with `docker load`; then run this again.",
+            ) from error
+
+    def require_services(self, services: Collection[str]) -> None:
+        """Raise PreconditionError for a service that the definition lacks; no engine is asked."""
+        self._project(services)
 
     def image_of(self, service: str) -> str:
         """The image that a service runs, as the definition names it."""
