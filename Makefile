@@ -10,12 +10,13 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup drill up down test test-unit lint lock clean
+.PHONY: help setup drill up down image test test-unit lint lock clean
 
 help:
 	@echo 'make drill      set up, then break the staging platform in all four ways and get it back'
 	@echo 'make up         set up, then the staging platform with Prefect: server, workers, UI'
 	@echo 'make down       end what make up started'
+	@echo 'make image      Lifeboat'"'"'s own image for docker-compose.yml (docs/containers.md)'
 	@echo 'make test       set up, then run all tests'
 	@echo 'make test-unit  only those that need no other program'
 	@echo 'make lint       style, and who may import whom'
@@ -41,6 +42,10 @@ up: setup
 
 down: setup
 	@$(BIN)/lifeboat down $(ARGS)
+
+image:
+	@compose=$$($(PYTHON) -B scripts/fetch_compose.py) && \
+	  $$compose --file docker-compose.build.yml build $(if $(ARGS),$(ARGS),lifeboat)
 
 test: setup
 	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)

@@ -11,10 +11,12 @@ from tasks.orchestration import procedure, side_by_side
 def recover_server(request: RecoverServer) -> RunRecord | RecoveryPlan:
     """Scenario 2 of the plan: the whole server is lost; this machine takes its place.
 
-    Before you start: the bucket, its key and the vault's password; PostgreSQL's programs, restic
-    and git on this machine; an empty directory.
+    Before you start: the bucket, its key and the vault's password; restic, git, what runs the
+    services (Docker), and PostgreSQL's programs unless they come out of an image; an empty
+    directory.
 
-    1. Read the settings and the recovery points from the bucket.
+    1. Read the settings and the recovery points from the bucket; look whether this machine has what
+       it takes: engine, disk, and nobody else's data in the places of ours.
     2. Show the plan and wait for approval.
     3. Clone the application's code, and restore the configuration.
     4. Prepare the services: images are built or pulled.
@@ -26,6 +28,8 @@ def recover_server(request: RecoverServer) -> RunRecord | RecoveryPlan:
     7. Compare files and models with their digests, and start the critical services.
     8. Verify the platform.
     9. Start what was deferred, and let backups go on.
+
+    A rehearsal is the same without the last: the bucket is read and never written to.
 
     What it changes: only the directory that was named; the vault is not written to before all
     checks have passed.
@@ -41,14 +45,11 @@ def recover_server(request: RecoverServer) -> RunRecord | RecoveryPlan:
             return recovery.end_dry_run(run, plan)
         approval.approve(plan, request, settings)
 
-        rebuild.take_place(found)
-        with recovery.hold_platform(settings, run):
-            side_by_side(
-                {
-                    "code": lambda: rebuild.restore_code(found),
-                    "configuration": lambda: rebuild.restore_configuration(found),
-                }
-            )
+        rebuild.take_place(found, rehearsal=request.rehearsal)
+        with recovery.hold_platform(settings, run, publish=not request.rehearsal):
+            rebuild.restore_code(found)
+            # After the code: where both lie in one directory, the server's own files hold.
+            rebuild.restore_configuration(found)
             rebuild.prepare_stack(found)
             restored = rebuild.restore_data(found)
             restore_database.rearm_wal(settings)
@@ -60,8 +61,12 @@ def recover_server(request: RecoverServer) -> RunRecord | RecoveryPlan:
                     ),
                 }
             )
-            recovery.prove_recovered(settings, rebuild.expectations(found, restored))
+            recovery.prove_recovered(
+                settings, rebuild.expectations(found, restored), mark=not request.rehearsal
+            )
             services.start_services(settings, settings.stack.deferred_services)
+            if request.rehearsal:
+                return run.record
             rebuild.release(found)
             services.start_services(settings, settings.stack.backup_services)
     return run.record

@@ -52,6 +52,8 @@ class ComposeSite(Site):
     """The staging platform below `root`, as containers. Making this object touches nothing."""
 
     kind = "compose"
+    settings_kind = "compose"
+    backup_stack = "{kind: process, supervisor_config: config/supervisord.conf}"
     critical = ("postgres", "redis", "backend", "ai-service", "celery-worker", "frontend", "nginx")
     deferred = ("prometheus", "log-collector")
     directories = ("config/certs", "run", "logs", "backups")
@@ -207,7 +209,11 @@ class ComposeSite(Site):
             (self.server / "config" / name).chmod(0o644)
 
     def _names(self) -> dict[str, object]:
-        return {"project": self.project, "volumes_directory": str(self.volumes)}
+        return {
+            "project": self.project,
+            "volumes_directory": str(self.volumes),
+            "backup_stack": self.backup_stack,
+        }
 
     def _make_database(self, scale: float, database_bytes: int | None) -> Seeded:
         from tasks import enrol
@@ -244,6 +250,10 @@ def _give_to(place: Path, user: int) -> None:
 
 def new_site(root: Path, *, kind: str) -> Site:
     """A staging platform of that kind, to be made below `root`."""
+    if kind == "contained":
+        from staging.contained_site import ContainedSite
+
+        return ContainedSite(root)
     return ComposeSite(root) if kind == ComposeSite.kind else Site(root)
 
 

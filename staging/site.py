@@ -96,6 +96,7 @@ class Site:
     """The staging platform below `root`, as plain processes. Making this object touches nothing."""
 
     kind = "process"
+    settings_kind = "process"  # which template of the stack's settings
     critical: tuple[str, ...] = CRITICAL
     deferred: tuple[str, ...] = DEFERRED
     directories: tuple[str, ...] = (
@@ -405,7 +406,7 @@ class Site:
             keep_trailing_newline=True,
         )
         return environment.get_template(template).render(
-            kind=self.kind,
+            kind=self.settings_kind,
             ports=self.ports,
             urls=self.base_urls,
             origin=str(self.origin),

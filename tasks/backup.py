@@ -13,6 +13,7 @@ from tasks import alarms, leftovers, locks, places, vault
 from tasks.record import Run, recorded
 
 UNPROVEN_NAME = "recovered-but-not-verified"
+REHEARSED_NAME = "rehearsal-only"
 
 
 @contextmanager
@@ -42,7 +43,17 @@ def backup_run(
 
 
 def refuse_unproven(settings: Settings, *, doing: str) -> None:
-    """Raise PreconditionError on a host that was recovered and whose checks have not passed."""
+    """Raise PreconditionError on a host that was recovered and whose checks have not passed.
+
+    And on one that has only rehearsed: the platform is another host, and so is what may back it up.
+    """
+    rehearsed = settings.vault.local / REHEARSED_NAME
+    if rehearsed.exists():
+        raise PreconditionError(
+            f"{doing}: this host only rehearsed a recovery ({rehearsed.read_text().strip()}).",
+            hint="The platform is backed up where it runs. If this host is to be the platform now: "
+            f"end the other one, remove {rehearsed}, and run `lifeboat verify`.",
+        )
     unproven = settings.vault.local / UNPROVEN_NAME
     if unproven.exists():
         raise PreconditionError(

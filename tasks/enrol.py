@@ -11,7 +11,7 @@ import logging
 from pydantic import BaseModel, ConfigDict
 
 from lifeboat.core.errors import CommandFailed, PermanentError, PreconditionError, RecoveryError
-from lifeboat.settings import Settings
+from lifeboat.settings import ComposeStackSettings, Settings
 from lifeboat.tools import postgres
 from tasks import programs
 from tasks.database import SLOT, connection
@@ -23,6 +23,19 @@ log = logging.getLogger("lifeboat")
 _MEMBER_OF = ("pg_read_all_data", "pg_monitor", "pg_checkpoint")
 _FUNCTIONS = ("pg_switch_wal()", "pg_create_restore_point(text)", "pg_reload_conf()")
 _ADDRESS = "samenet"  # the networks that the server itself is in: a container's gateway among them
+
+
+# Which port the server has inside is its own affair: its socket tells, and there is one of them.
+_FIND_SOCKET = """
+for place in /var/run/postgresql /tmp; do
+  for socket in "$place"/.s.PGSQL.*; do
+    if [ -S "$socket" ] && [ -z "${PGPORT:-}" ]; then
+      export PGHOST="$place" PGPORT="${socket##*.}"
+    fi
+  done
+done
+exec "$@"
+"""
 
 
 class Enrolment(BaseModel):
@@ -41,7 +54,11 @@ class _Inside:
     def __init__(self, settings: Settings, superuser: str) -> None:
         self._stack = stack_of(settings)
         self._service = settings.database.service
-        self._words = ["psql", "--no-psqlrc", "--username", superuser]
+        if isinstance(settings.stack, ComposeStackSettings):
+            self._words = ["sh", "-c", _FIND_SOCKET, "sh"]
+        else:
+            self._words = ["env", f"PGPORT={settings.database.port}"]
+        self._words += ["psql", "--no-psqlrc", "--username", superuser]
         self._words += ["--dbname", settings.database.name, "--set", "ON_ERROR_STOP=1"]
         self._words += ["--tuples-only", "--no-align", "--quiet"]
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from lifeboat.core.checks import CheckResult, Status, Verdict
 from lifeboat.core.errors import PreconditionError, RecoveryError
 from lifeboat.core.points import Asset, Tier
-from lifeboat.settings import Settings
+from lifeboat.settings import ComposeStackSettings, Settings
 from lifeboat.tools import filesystem, git, postgres
 from tasks import places, protection, services, wal_health
 from tasks.database import connection
@@ -72,6 +71,9 @@ def _secrets(settings: Settings) -> str:
 
 
 def _services(settings: Settings) -> str:
+    stack = settings.stack
+    if isinstance(stack, ComposeStackSettings):
+        services.compose_stack_of(settings, stack).require_engine(stack.volumes_directory)
     known = {status.name: status.state for status in services.stack_of(settings).status()}
     missing = [name for name in settings.stack.services if name not in known]
     if missing:
@@ -162,19 +164,13 @@ def _rename(settings: Settings) -> str:
     """The hot copy is worth its disk only where it can be renamed into place."""
     data, local = settings.database.data_directory, settings.vault.local
     # Tried, because a bind mount of the same file system refuses too.
-    if not filesystem.can_rename(_existing(local), _existing(data.parent)):
+    if not filesystem.can_rename(filesystem.nearest(local), filesystem.nearest(data.parent)):
         raise PreconditionError(
             f"Renaming from {local} to {data.parent}: they are not on one mount, so that a hot "
             "copy must be copied instead of renamed.",
             hint="Put vault.local on the data directory's file system, below the same mount.",
         )
     return f"same file system, {filesystem.free_bytes(local) / 1e9:.1f} GB free"
-
-
-def _existing(path: Path) -> Path:
-    while not path.exists():
-        path = path.parent
-    return path
 
 
 def _bucket(settings: Settings) -> str:

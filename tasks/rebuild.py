@@ -31,10 +31,11 @@ from lifeboat.core.points import (
     choose_point,
     passed_over,
 )
+from lifeboat.core.secrecy import without_credentials
 from lifeboat.core.sets import Candidate, candidates
 from lifeboat.core.timeline import Outcome, Phase, RungAttempt
 from lifeboat.settings import Settings
-from lifeboat.tools import filesystem, git, postgres
+from lifeboat.tools import filesystem, git
 from tasks import (
     artifacts,
     backup,
@@ -43,6 +44,7 @@ from tasks import (
     clock,
     forecast,
     integrity,
+    new_host,
     places,
     programs,
     repair,
@@ -71,6 +73,7 @@ class Rebuild(BaseModel):
     configuration: Source
     candidates: Mapping[Asset, tuple[Candidate, ...]]  # of database, files and models, best first
     passed_over: tuple[RecoveryPoint, ...] = ()  # suspicious ones that are newer
+    commit: str | None = None  # of the application's code, that the lost server ran last
 
     def new_place(self, old: str) -> Path:
         """Where a path of the lost host lies on this one; outside of its directory it stays."""
@@ -94,7 +97,7 @@ def read_vault(request: RecoverServer) -> Rebuild:
     """Read the platform's settings and newest recovery points from the bucket alone.
 
     Raises PreconditionError, with nothing touched, if the bucket holds another platform, lacks an
-    asset, or a program that the recovery needs is missing on this machine.
+    asset, or this machine is not one that can take the server's place (tasks.new_host).
     """
     where = settings_in_vault.place(
         bucket=request.bucket,
@@ -111,13 +114,16 @@ def read_vault(request: RecoverServer) -> Rebuild:
             f"{request.platform!r}.",
             hint="Nothing was touched. Look at --bucket, --prefix and --approve.",
         )
-    if settings.database.programs == "host":
-        postgres.tools_version(settings.database.bin_directory)
+    new_host.require_programs(settings)
+    begun = (Path(request.into) / MARKER).exists()
+    if not begun:
+        new_host.require_empty(settings)
     points = catalogue.list_points(settings, tiers=(Tier.S3,), also_accepted=request.trust)
     newest = {
         asset: choose_point(points, asset=asset, tiers=(Tier.S3,))
         for asset in (Asset.DATABASE, Asset.FILES, Asset.MODELS)
     }
+    new_host.require_room(settings, {asset: point.bytes for asset, point in newest.items()})
     left_behind = wal_continuity.bases_left_behind(settings, (Tier.S3,))
     return Rebuild(
         settings=settings,
@@ -131,7 +137,16 @@ def read_vault(request: RecoverServer) -> Rebuild:
             *(over for point in newest.values() for over in passed_over(points, point)),
             *found.source.passed_over,
         ),
+        commit=_commit_that_ran(settings, newest[Asset.FILES]) or found.source.facts.git_commit,
     )
+
+
+def _commit_that_ran(settings: Settings, files: RecoveryPoint) -> str | None:
+    """From the files' newest point: the configuration is backed up only when it changes."""
+    try:
+        return catalogue.read_facts(settings, files, Tier.S3).git_commit
+    except RecoveryError:
+        return None  # its damage is told when it is restored
 
 
 def plan_rebuild(found: Rebuild, request: RecoverServer) -> RecoveryPlan:
@@ -139,7 +154,9 @@ def plan_rebuild(found: Rebuild, request: RecoverServer) -> RecoveryPlan:
     first = {asset: tried[0] for asset, tried in found.candidates.items()}
     code = settings.code
     points = (*(choice.point for choice in first.values()), found.configuration.point)
-    clone = f"clone {code.repository}, branch {code.branch}; " if code else ""
+    ran = f" (the lost server ran {found.commit[:12]})" if found.commit else ""
+    address = without_credentials(code.repository) if code else ""
+    clone = f"clone {address}, branch {code.branch}{ran}; " if code else ""
     return RecoveryPlan(
         procedure="recover-server",
         platform=settings.platform,
@@ -172,10 +189,10 @@ def _choice_in_words(asset: Asset, tried: tuple[Candidate, ...]) -> str:
 
 
 @step(Phase.DECIDE)
-def take_place(found: Rebuild) -> None:
+def take_place(found: Rebuild, *, rehearsal: bool = False) -> None:
     """Make `into` ours: it must be empty, or hold what an interrupted recovery of ours left.
 
-    Until the verification has passed, this host may not write to the vault.
+    Until the verification has passed this host may not write to the vault, after a rehearsal never.
     """
     into, run = found.into, current_run()
     marker = into / MARKER
@@ -190,6 +207,11 @@ def take_place(found: Rebuild) -> None:
     local = found.settings.vault.local
     local.mkdir(parents=True, exist_ok=True, mode=0o700)
     filesystem.atomic_write(local / backup.UNPROVEN_NAME, f"by {run.id}".encode())
+    if rehearsal:
+        filesystem.atomic_write(local / backup.REHEARSED_NAME, f"by {run.id}".encode())
+        run.fact(rehearsal=True)
+    else:
+        (local / backup.REHEARSED_NAME).unlink(missing_ok=True)
     run.keep_in(places.runs_directory(found.settings))
 
 
@@ -202,7 +224,15 @@ def restore_code(found: Rebuild) -> None:
         return
     if git.head_commit(code.directory) is None:
         git.clone(code.repository, branch=code.branch, into=code.directory)
-    current_run().fact(git_commit=git.head_commit(code.directory) or "?")
+    here, before = git.head_commit(code.directory) or "?", found.commit
+    current_run().fact(git_commit=here)
+    if before and before != here:
+        current_run().fact(git_commit_of_lost_server=before)
+        log.warning(
+            "The code is %s, the head of %s; the lost server ran %s. If the platform does not "
+            "come up: check that one out in %s, and run this again.",
+            *(here[:12], code.branch, before[:12], code.directory),
+        )
 
 
 @step(Phase.FETCH, retries=2)
@@ -217,7 +247,14 @@ def restore_configuration(found: Rebuild) -> None:
 
 
 def prepare_stack(found: Rebuild) -> None:
-    """With code and configuration there: images, empty volumes, and the database's programs."""
+    """With code and configuration there: images, empty volumes, and the database's programs.
+
+    Raises PreconditionError, with no data touched, if the Compose file can't be read or lacks a
+    service of lifeboat.yaml, or a stranger uses one of the volumes; PermanentError if an image can
+    be had neither by building nor by pulling.
+    """
+    new_host.require_services(found.settings)
+    new_host.refuse_strangers(found.settings)
     services.prepare_services(found.settings)
     programs.bring_programs(found.settings)
 

@@ -52,6 +52,7 @@ class Run:
         self._unwritten: list[str] = []
         self._when_finished: list[Callable[[Run], None]] = []
         self._listeners: list[Listener] = []
+        self._when_step_begins: list[Callable[[Run, str], None]] = []
         self._idle = self._noteworthy = False
         self._record = RunRecord(
             id=self.id, procedure=procedure, platform=platform, began_at=now.timestamp()
@@ -81,6 +82,8 @@ class Run:
     def step_began(self, name: str, phase: Phase | None, at: float) -> None:
         log.info("%s ...", name.replace("-", " "))
         self._write("step-began", step=name, phase=phase)
+        for act in self._when_step_begins:
+            act(self, name.replace("-", " "))
 
     def step_ended(self, step: StepRecord) -> None:
         self._add(steps=(*self._record.steps, step))
@@ -117,6 +120,10 @@ class Run:
         """Leave a document beside the journal."""
         if self.directory:
             filesystem.atomic_write(self.directory / name, text.encode())
+
+    def when_step_begins(self, act: Callable[[Run, str], None]) -> None:
+        """Do something, which must not raise, whenever a step begins; it is given the step."""
+        self._when_step_begins.append(act)
 
     def when_finished(self, act: Callable[[Run], None]) -> None:
         """Do something with the record once it is complete, however the run ends."""

@@ -21,6 +21,7 @@ from tasks import (
     locks,
     marks,
     places,
+    provision,
     services,
     vault,
     verification,
@@ -55,19 +56,25 @@ def recovery_of_a_lost_server(request: RecoverServer) -> Iterator[Run]:
         recorded("recover-server", platform=request.platform, directory=None) as run,
         artifacts.shown(run),
     ):
+        if request.report:
+            provision.report_to_bucket(request, run)
         yield run
 
 
 @contextmanager
-def hold_platform(settings: Settings, run: Run) -> Iterator[None]:
-    """Hold the new host for the recovery, once there is a place for the lock."""
+def hold_platform(settings: Settings, run: Run, *, publish: bool = True) -> Iterator[None]:
+    """Hold the new host for the recovery, once there is a place for the lock.
+
+    Without `publish` the record stays on this host.
+    """
     with locks.recovery_lock(settings, run="recover-server"):
-        _note_circumstances(settings, run)
+        _note_circumstances(settings, run, publish=publish)
         yield
 
 
-def _note_circumstances(settings: Settings, run: Run) -> None:
-    run.when_finished(functools.partial(vault.publish_record, settings))
+def _note_circumstances(settings: Settings, run: Run, *, publish: bool = True) -> None:
+    if publish:
+        run.when_finished(functools.partial(vault.publish_record, settings))
     run.fact(
         wal=settings.database.wal,
         objective_rto_seconds=settings.objectives.rto_seconds,
@@ -129,16 +136,22 @@ def verify(settings: Settings, expected: Mapping[Asset, Facts]) -> Verdict:
     return verdict
 
 
-def prove_recovered(settings: Settings, expected: Mapping[Asset, Facts]) -> Verdict:
-    """Verify, and raise VerificationFailed unless all checks passed: green means recovered."""
+def prove_recovered(
+    settings: Settings, expected: Mapping[Asset, Facts], *, mark: bool = True
+) -> Verdict:
+    """Verify, and raise VerificationFailed unless all checks passed: green means recovered.
+
+    The points that were used count as verified from then on; not without `mark`.
+    """
     verdict = verify(settings, expected)
     if not verdict.good:
         raise VerificationFailed(
             f"Verifying the recovery: {verdict.in_words()}",
             hint="The platform is up as far as it came; damaged data was kept aside (see above).",
         )
-    run = current_run()
-    marks.mark_verified(settings, run.record.points, by=run.id)
+    if mark:
+        run = current_run()
+        marks.mark_verified(settings, run.record.points, by=run.id)
     return verdict
 
 

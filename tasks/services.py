@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from lifeboat.core.timeline import Phase
 from lifeboat.settings import ComposeRunner, ProcessRunner, Settings
@@ -16,6 +16,11 @@ from lifeboat.tools.stacks import (
 )
 from tasks.orchestration import step
 
+_SECRETS_OF_BACKUPS = (
+    *("LIFEBOAT_VAULT_PASSWORD", "AWS_ACCESS_KEY_ID"),
+    *("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
+)
+
 
 def stack_of(settings: Settings) -> Stack:
     """The stack that lifeboat.yaml describes; it need not be running."""
@@ -23,7 +28,7 @@ def stack_of(settings: Settings) -> Stack:
     platform = _stack_of(settings, told)
     if told.backup_stack is None:
         return platform
-    beside = _stack_of(settings, told.backup_stack)
+    beside = _beside(settings, told.backup_stack)
     return JointStack(platform, beside, beside_names=told.backup_services)
 
 
@@ -33,13 +38,25 @@ def _stack_of(settings: Settings, runner: ProcessRunner | ComposeRunner) -> Stac
     return compose_stack_of(settings, runner)
 
 
-def compose_stack_of(settings: Settings, runner: ComposeRunner) -> ComposeStack:
+def _beside(settings: Settings, runner: ProcessRunner | ComposeRunner) -> Stack:
+    """What makes the backups. Containers get our secrets, which must not lie beside them."""
+    if isinstance(runner, ProcessRunner):
+        return ProcessStack(runner.supervisor_config)
+    told = {name: settings.optional_secret(name) for name in _SECRETS_OF_BACKUPS}
+    secrets = {name: value for name, value in told.items() if value}
+    return compose_stack_of(settings, runner, secrets=secrets)
+
+
+def compose_stack_of(
+    settings: Settings, runner: ComposeRunner, *, secrets: Mapping[str, str] | None = None
+) -> ComposeStack:
     """The containers alone, without what runs beside them."""
     return ComposeStack(
         runner.compose_file,
         env_file=runner.env_file,
         project_name=runner.project_name,
         program=settings.compose_program(runner),
+        secrets=secrets,
     )
 
 

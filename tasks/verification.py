@@ -121,6 +121,8 @@ def _judge(context: Context, name: str) -> tuple[Status, str, bool]:
     """(status, evidence, whether waiting may help)."""
     # What is lost or damaged does not come back by waiting.
     about_data = name in _READS_IN_FULL or name == "disk-space"
+    if reason := context.settings.checks.without.get(name):
+        return Status.NONE, reason, False
     try:
         return Status.PASS, CHECKS[name](context), False
     except Failed as error:

@@ -29,7 +29,13 @@ finally:
 _ENGINE_WAS_THERE = pytest.StashKey[bool]()
 
 # Handed out first, or a worker would be busy with one of them long after the others are done.
-_LONGEST = ("test_containers", "test_recoveries", "test_wal_failures", "test_120_days")
+_LONGEST = (
+    "test_containers",
+    "test_recoveries",
+    "test_wal_failures",
+    "test_guide",
+    "test_120_days",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -136,43 +136,104 @@ def models(
 
 @recover.command()
 def server(
-    bucket: Annotated[str, typer.Option("--bucket", help="The bucket that holds the vault.")],
-    into: Annotated[
-        Path, typer.Option("--into", help="Directory for the platform; empty, or not there yet.")
+    bucket: Annotated[
+        str,
+        typer.Option("--bucket", envvar="LIFEBOAT_BUCKET", help="The bucket that holds the vault."),
     ],
+    into: Annotated[
+        Path | None,
+        typer.Option("--into", help="Directory for the platform; empty, or not there yet."),
+    ] = None,
     endpoint: Annotated[
-        str, typer.Option("--endpoint", help="URL of the S3 service; else Amazon's own.")
+        str,
+        typer.Option(
+            "--endpoint",
+            envvar="LIFEBOAT_ENDPOINT",
+            help="URL of the S3 service; else Amazon's own.",
+        ),
     ] = "",
-    region: Annotated[str, typer.Option("--region", help="The bucket's region.")] = "us-east-1",
-    prefix: Annotated[str, typer.Option("--prefix", help="Place inside the bucket.")] = "",
+    region: Annotated[
+        str, typer.Option("--region", envvar="LIFEBOAT_REGION", help="The bucket's region.")
+    ] = "us-east-1",
+    prefix: Annotated[
+        str, typer.Option("--prefix", envvar="LIFEBOAT_PREFIX", help="Place inside the bucket.")
+    ] = "",
     trust: Annotated[
         list[str] | None,
         typer.Option("--trust", help="A suspicious point that is right; may be repeated."),
     ] = None,
+    rehearsal: Annotated[
+        bool,
+        typer.Option(
+            "--rehearsal", help="A drill while the platform goes on: write nothing to the bucket."
+        ),
+    ] = False,
+    report: Annotated[
+        str, typer.Option("--report", help="Say in the bucket how far it is, for this incident.")
+    ] = "",
+    where: Annotated[
+        Literal["existing", "ec2"],
+        typer.Option("--provision", help="existing: on this machine. ec2: on one that is made."),
+    ] = "existing",
+    incident: Annotated[
+        str, typer.Option("--incident", help="ec2: one machine for each; else by the day.")
+    ] = "",
+    on_failure: Annotated[
+        Literal["keep", "end"],
+        typer.Option("--on-failure", help="ec2: what becomes of a machine that did not recover."),
+    ] = "keep",
+    aws_profile: Annotated[
+        str, typer.Option("--aws-profile", help="ec2: whose key; else the environment's.")
+    ] = "",
     dry_run: DryRun = False,
     approve: ApproveOption = "",
     as_json: JsonOption = False,
     without_prefect: WithoutPrefect = False,
     with_prefect: WithPrefect = False,
 ) -> None:
-    """Scenario 2: the whole server is lost. Run it on the new machine.
+    """Scenario 2: the whole server is lost. Run it on the new machine, or let one be made.
 
     Needs the bucket and, in the environment, LIFEBOAT_VAULT_PASSWORD and the S3 key; nothing else.
+    With `--provision ec2` run it anywhere; it needs a key of EC2 besides.
     """
+    from lifeboat.core.forms import ProvisionServer, RecoverServer
+
+    told = {
+        "bucket": bucket,
+        "endpoint": endpoint,
+        "region": region,
+        "prefix": prefix,
+        "dry_run": dry_run,
+        "platform": approve,
+    }
     choose_orchestrator(without_prefect=without_prefect, with_prefect=with_prefect)
+    if where == "ec2":
+        if rehearsal or report or trust:
+            raise typer.BadParameter("--provision ec2 takes no --rehearsal, --report or --trust")
+        from flows.provision_server import provision_server
+
+        request = checked(
+            ProvisionServer,
+            into=str(into or ""),
+            incident=incident,
+            on_failure=on_failure,
+            aws_profile=aws_profile,
+            **told,
+        )
+        answer_beforehand(approve, approve)
+        show_result(provision_server(request), as_json=as_json)
+        return
+    if into is None:
+        raise typer.BadParameter("--into is needed: the directory for the platform")
     from flows.recover_server import recover_server
-    from lifeboat.core.forms import RecoverServer
 
     request = checked(
         RecoverServer,
-        bucket=bucket,
-        endpoint=endpoint,
-        region=region,
-        prefix=prefix,
         into=str(into.absolute()),
         trust=trust or [],
-        dry_run=dry_run,
-        platform=approve,
+        rehearsal=rehearsal,
+        report=report,
+        **told,
     )
     answer_beforehand(approve, approve)
     show_result(recover_server(request), as_json=as_json)
@@ -284,7 +345,12 @@ def _print_checks(sections, verdict: Verdict) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    colours = {Status.PASS: "green", Status.FAIL: "red", Status.UNKNOWN: "yellow"}
+    colours = {
+        Status.PASS: "green",
+        Status.FAIL: "red",
+        Status.UNKNOWN: "yellow",
+        Status.NONE: "dim",
+    }
     by_name = {check.name: check for check in verdict.checks}
     table = Table("check", "status", "evidence", "s")
     for section, names in sections:

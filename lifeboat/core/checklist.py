@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -342,6 +342,11 @@ class Checks(_Section):
         description="Services that were started less than this ago are given until then to answer "
         "before they are judged.",
     )
+    without: Mapping[str, Annotated[str, Field(min_length=1)]] = Field(
+        default={},
+        description="Checks of what this platform has not got, each with the reason: "
+        '`{redis-reachable: "there is no Redis"}`. Only those that have no default.',
+    )
     sessions: Mapping[str, Session] = Field(
         default={}, description="Ways to log in, by a name of your choice."
     )
@@ -393,6 +398,19 @@ class Checks(_Section):
     cpu_normal: CpuNormal = Field(default=CpuNormal(), description="CPU usage is normal.")
     disk_space: DiskSpace = Field(default=DiskSpace(), description="Disk space is sufficient.")
 
+    @model_validator(mode="after")
+    def _nothing_to_look_at(self) -> Checks:
+        fields = type(self).model_fields
+        optional = [n for n in CHECK_NAMES if _key(n) in fields and fields[_key(n)].default is None]
+        for name in self.without:
+            if name not in optional:
+                raise ValueError(
+                    f"no platform is without {name}; without can be: {', '.join(optional)}"
+                )
+            if getattr(self, _key(name)) is not None:
+                raise ValueError(f"{name} is in `without`, and {_key(name)} is set: remove one")
+        return self
+
     @field_validator("timeouts")
     @classmethod
     def _names_of_checks(cls, value: Mapping[str, float]) -> Mapping[str, float]:
@@ -402,3 +420,8 @@ class Checks(_Section):
                 f"no check is named {', '.join(unknown)}; they are {', '.join(CHECK_NAMES)}"
             )
         return value
+
+
+def _key(check: str) -> str:
+    """The section of a check."""
+    return check.replace("-", "_")

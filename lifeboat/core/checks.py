@@ -1,4 +1,7 @@
-"""The verdict of a verification: PASS, FAIL or UNKNOWN, and UNKNOWN never counts as PASS."""
+"""The verdict of a verification: PASS, FAIL or UNKNOWN, and UNKNOWN never counts as PASS.
+
+A check of something that the platform has not got says NONE, and counts neither way.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ class Status(StrEnum):
     PASS = "PASS"
     FAIL = "FAIL"
     UNKNOWN = "UNKNOWN"  # the check could not be carried out
+    NONE = "NONE"  # the platform has nothing to look at, by `checks.without` in lifeboat.yaml
 
 
 CHECKLIST: dict[str, tuple[str, ...]] = {
@@ -87,7 +91,8 @@ class Verdict(BaseModel):
 
     @property
     def total(self) -> int:
-        return len(self.checks)
+        """How many checks there are, without those of what the platform has not got."""
+        return sum(check.status is not Status.NONE for check in self.checks)
 
     @property
     def good(self) -> bool:
@@ -95,7 +100,8 @@ class Verdict(BaseModel):
 
     @property
     def not_passed(self) -> tuple[CheckResult, ...]:
-        return tuple(check for check in self.checks if check.status is not Status.PASS)
+        counts_not = (Status.PASS, Status.NONE)
+        return tuple(check for check in self.checks if check.status not in counts_not)
 
     def in_words(self) -> str:
         """What did not pass, in one line."""

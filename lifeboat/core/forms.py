@@ -18,6 +18,7 @@ from lifeboat.core.points import Tier, end_of_day
 
 TIME_PATTERN = r"^(|\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?(Z|[+-]\d{2}:?\d{2})?)$"
 DATE_PATTERN = r"^(|\d{4}-\d{2}-\d{2})$"
+INCIDENT_PATTERN = r"^(|[A-Za-z0-9][A-Za-z0-9._-]{0,63})$"
 POINT_PATTERN = r"^(|[a-z]+-\d{8}T\d{6}Z[a-z0-9-]*)$"
 
 Source = Literal["cheapest", "local", "s3"]
@@ -187,6 +188,54 @@ class RecoverServer(_Deed):
     trust: list[str] = Field(
         default=[],
         description="Names of suspicious recovery points that are right all the same.",
+    )
+    rehearsal: bool = Field(
+        default=False,
+        description="A drill on another machine, while the platform itself goes on: nothing is "
+        "written to the bucket, and no backup is ever made from here.",
+    )
+    report: str = Field(
+        default="",
+        pattern=INCIDENT_PATTERN,
+        description="Name of the incident under which the bucket is told how far this is: for "
+        "who made this machine and waits.",
+    )
+
+    @model_validator(mode="after")
+    def _rehearse_in_silence(self) -> RecoverServer:
+        if self.rehearsal and self.report:
+            raise ValueError("a rehearsal writes nothing to the bucket, so it can't report there")
+        return self
+
+
+class ProvisionServer(_Deed):
+    """Scenario 2 without a machine: one is made in EC2, and recovers the platform by itself."""
+
+    bucket: str = Field(min_length=3, description="Name of the bucket that holds the vault.")
+    endpoint: str = Field(
+        default="", description="URL of the S3 service; empty means Amazon's own."
+    )
+    region: str = Field(default="us-east-1", description="The bucket's region.")
+    prefix: str = Field(default="", description="The vault's place inside the bucket.")
+    into: str = Field(
+        default="",
+        description="Directory on the new machine for the platform; empty: the lost server's.",
+    )
+    platform: str = Field(
+        default="",
+        description="Name of the platform that is expected in the bucket; another one is refused.",
+    )
+    incident: str = Field(
+        default="",
+        pattern=INCIDENT_PATTERN,
+        description="Name of the incident: the same one never makes a second machine. Empty: by "
+        "the day, lost-20260131.",
+    )
+    on_failure: Literal["keep", "end"] = Field(
+        default="keep", description="Whether a machine that did not recover is kept or ended."
+    )
+    aws_profile: str = Field(
+        default="", description="Credentials of EC2, by their name; empty: the environment's."
     )
 
 

@@ -14,6 +14,7 @@ from lifeboat.core.checklist import PLACEHOLDER, Checks
 from lifeboat.core.errors import SettingsError
 from lifeboat.core.production import Production
 from lifeboat.core.protection import LockMode, Protection
+from lifeboat.core.provision import ProvisionSettings
 from lifeboat.core.secrecy import Secret
 from lifeboat.core.suspicion import Policy as Suspicion
 from lifeboat.settings.alarms import Alarms
@@ -344,6 +345,9 @@ class Settings(Section):
     recovery: Recovery = Field(default=Recovery(), description="Time boxes of a recovery.")
     card: CardSettings = Field(
         default=CardSettings(), description="What the bootstrap card says besides."
+    )
+    provision: ProvisionSettings = Field(
+        default=ProvisionSettings(), description="A new machine for a lost server."
     )
     checks: Checks = Field(default=Checks(), description="The eighteen checks of verify-recovery.")
 

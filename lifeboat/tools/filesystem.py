@@ -33,10 +33,15 @@ RESERVE_BYTES = 64 << 20  # a file system that is filled to the last byte stops 
 
 def free_bytes(path: Path) -> int:
     """Bytes that this process may still write at `path`, or at its nearest existing parent."""
+    told = os.statvfs(nearest(path))
+    return told.f_bavail * told.f_frsize
+
+
+def nearest(path: Path) -> Path:
+    """The path itself, or the nearest of its parents that exists."""
     while not path.exists():
         path = path.parent
-    told = os.statvfs(path)
-    return told.f_bavail * told.f_frsize
+    return path
 
 
 def require_free(path: Path, needed_bytes: int, *, doing: str) -> None:
@@ -341,18 +346,24 @@ def put_file(source: Path, target: Path) -> None:
 
 
 def take_ownership_of(path: Path, *, like: Path) -> None:
-    """Give a tree the owner of another directory and mode 0700. Nothing to do where it has them."""
-    wanted = like.stat()
+    """Give a tree the owner of another directory and mode 0700. What has them is left alone.
+
+    The top says nothing of what is below: restic gives files the owner that they had, and not the
+    directory that it was told to restore into.
+    """
+    seen = like.stat()
+    wanted = (seen.st_uid, seen.st_gid)
     path.chmod(0o700)
-    have = path.stat()
-    if (have.st_uid, have.st_gid) == (wanted.st_uid, wanted.st_gid):
-        return
-    os.chown(path, wanted.st_uid, wanted.st_gid)
+    _give(path, wanted)
     for parent, directories, files in os.walk(path):
         for name in (*directories, *files):
-            os.chown(
-                os.path.join(parent, name), wanted.st_uid, wanted.st_gid, follow_symlinks=False
-            )
+            _give(Path(parent, name), wanted)
+
+
+def _give(path: Path, owner: tuple[int, int]) -> None:
+    seen = path.lstat()
+    if (seen.st_uid, seen.st_gid) != owner:
+        os.chown(path, *owner, follow_symlinks=False)
 
 
 # --- durable writing ------------------------------------------------------------------------

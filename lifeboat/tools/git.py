@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,19 +40,40 @@ _PASSING = (
 _CODE = "Look at `code.repository` and `code.branch` in lifeboat.yaml, and at its access."
 _PUBLIC = "Look at `config.public` in lifeboat.yaml, and at the repository's access."
 _REMOTE_SECONDS = 120.0
+_CLONING = ".lifeboat-cloning"
 
 
 def clone(repository: str, *, branch: str, into: Path, timeout_seconds: float = 600) -> None:
-    """Clone one branch; `into` must not exist or be empty, and is as it was if this fails.
+    """Clone one branch. `into` may hold other things; a file of the same name is replaced.
 
-    Raises TransientCommandFailed if the network is to blame, CommandFailed otherwise.
+    `into` is no checkout before all of it is there, so that an interrupted clone can be made again.
+    Raises TransientCommandFailed if the network is to blame, CommandFailed otherwise; nothing but
+    directories was made then.
     """
-    _git(
-        ["clone", "--quiet", "--branch", branch, "--", repository, str(into)],
-        doing=f"Cloning branch {branch} of {repository}",
-        repository=repository,
-        timeout_seconds=timeout_seconds,
-    )
+    into.mkdir(parents=True, exist_ok=True)
+    part = into / _CLONING
+    shutil.rmtree(part, ignore_errors=True)  # of a clone that was killed
+    try:
+        _git(
+            ["clone", "--quiet", "--branch", branch, "--", repository, str(part)],
+            doing=f"Cloning branch {branch} of {repository}",
+            repository=repository,
+            timeout_seconds=timeout_seconds,
+        )
+        # Last what makes it a checkout.
+        for entry in sorted(part.iterdir(), key=lambda path: path.name == ".git"):
+            _merge(entry, into / entry.name)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _merge(source: Path, target: Path) -> None:
+    """Move what was cloned to its place, into a directory that is there already."""
+    if source.is_dir() and not source.is_symlink() and target.is_dir():
+        for entry in source.iterdir():
+            _merge(entry, target / entry.name)
+    else:
+        source.replace(target)
 
 
 def head_commit(directory: Path) -> str | None:

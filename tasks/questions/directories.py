@@ -34,7 +34,8 @@ def question(settings: Settings, facts: Facts, place: Path) -> None:
         for fault in _faults(name, place / name, expected, tolerance)
     ]
     if facts.asset is Asset.CONFIG:
-        wrong += _unparsable(place)
+        told = facts.directories.get(_SETTINGS_NAME)
+        wrong += _unparsable(place, lay_in=Path(told.path).parent if told else place)
     if wrong:
         more = f" and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
         raise VerificationFailed(f"Testing {facts.point}: {'; '.join(wrong[:_NAMED])}{more}.")
@@ -132,8 +133,11 @@ _NEVER_EMPTY = {*_PARSERS, ".cfg", ".cnf", ".conf", ".ini", ".properties"}
 _NOTHING = b" \t\r\n\0"  # a crash leaves zeros where a file should be
 
 
-def _unparsable(root: Path) -> list[str]:
-    """Every file whose form is known must have it, and `lifeboat.yaml` must be settings."""
+def _unparsable(root: Path, *, lay_in: Path) -> list[str]:
+    """Every file whose form is known must have it, and `lifeboat.yaml` must be settings.
+
+    It is read as it lay in the directory `lay_in`: here, in the vault, its own paths would overlap.
+    """
     wrong = []
     for path in sorted(path for path in root.rglob("*") if path.is_file()):
         fault = _fault_of_form(path)
@@ -144,7 +148,7 @@ def _unparsable(root: Path) -> list[str]:
         wrong.append(f"{_SETTINGS_NAME} is not in it, so that a lost server can't be rebuilt")
     elif not any(line.startswith(f"{_SETTINGS_NAME} ") for line in wrong):
         try:
-            load_settings(settings_file)
+            load_settings(settings_file, directory=lay_in)
         except SettingsError as error:
             wrong.append(f"{_SETTINGS_NAME} is not valid ({error.message.rstrip('.')})")
     return wrong

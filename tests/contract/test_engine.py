@@ -5,6 +5,7 @@ And a Compose file that is wrong.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from lifeboat.core.errors import PreconditionError, TransientError
+from lifeboat.core.errors import PermanentError, PreconditionError, TransientError
 from lifeboat.settings import find_compose
 from lifeboat.tools.stacks import ComposeStack
 from lifeboat.tools.stacks.engine import PING_SECONDS
@@ -139,6 +140,15 @@ def test_a_file_that_was_changed_is_read_again(
         stack.logs("two")
 
 
+def test_a_service_that_the_file_lacks_is_told_without_any_engine(
+    stack: ComposeStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
+    stack.require_services(["one"])
+    with pytest.raises(PreconditionError, match="no service web, db.*It has: one"):
+        stack.require_services(["one", "web", "db"])
+
+
 def test_values_come_from_the_environment_file_alone(
     tmp_path: Path, compose: Path | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,3 +167,45 @@ def test_compose_v1_is_refused(stack: ComposeStack, tmp_path: Path, version: str
     old.chmod(stat.S_IRWXU)
     with pytest.raises(PreconditionError, match=f"v2.*{version}.*Install"):
         ComposeStack(tmp_path / "docker-compose.prod.yml", program=old).status()
+
+
+# --- with an engine -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+        PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/srv/platform/run"),
+    ],
+)
+def test_an_error_of_a_file_is_not_the_engines(docker_host: str, error: OSError) -> None:
+    """A full disk while an image is taken out must not be told as an engine that is away."""
+    from lifeboat.tools.stacks import engine
+
+    with pytest.raises(OSError) as caught, engine.connected():
+        raise error
+    assert caught.value is error
+
+
+def test_a_connection_that_breaks_is_the_engines(docker_host: str) -> None:
+    from lifeboat.tools.stacks import engine
+
+    with pytest.raises(TransientError, match="does not answer"), engine.connected():
+        raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
+
+
+def test_volumes_in_another_place_are_told(
+    docker_host: str, stack: ComposeStack, tmp_path: Path
+) -> None:
+    """What is restored to where the engine does not look would never be seen."""
+    with pytest.raises(PreconditionError, match=r"keeps them in .*volumes_directory"):
+        stack.require_engine(tmp_path)
+
+
+@pytest.mark.timeout(120)
+def test_an_image_that_is_nowhere(docker_host: str, tmp_path: Path, compose: Path | None) -> None:
+    file = tmp_path / "docker-compose.yml"
+    file.write_text("name: nowhere\nservices:\n  one: {image: '127.0.0.1:9/nothing:at-all'}\n")
+    with pytest.raises(PermanentError, match="(?s)Preparing one: .*nothing.*docker load"):
+        ComposeStack(file, program=compose).prepare()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from lifeboat.settings import Settings, find_restic, load_settings
+from lifeboat.settings import Settings, find_compose, find_restic, load_settings
 from lifeboat.tools.s3 import Bucket
 from staging import processes
 from staging.orchestrator import Orchestrator
@@ -22,6 +22,7 @@ from staging.s3 import S3Server
 from staging.site import Site
 from tasks import places, vault
 from tests.system import quick_keys, settings_file
+from tests.system.image import Image
 
 STAGING_SCALE = 0.1
 
@@ -298,3 +299,21 @@ def host(_first_host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     for item in source.list():
         target.put(item.key, source.get(item.key))
     return found
+
+
+# --- Lifeboat's own image ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def image(docker_host: str) -> Iterator[Image]:
+    """Lifeboat's image under a name of its own, built once; LIFEBOAT_IMAGE names it."""
+    compose = find_compose()
+    words = (str(compose),) if compose else ("docker", "compose")
+    image = Image(f"lifeboat-test-{secrets.token_hex(4)}", words)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LIFEBOAT_IMAGE", image.name)
+        image.build()
+        try:
+            yield image
+        finally:
+            image.docker("image", "rm", "--force", image.name)

@@ -76,7 +76,12 @@ def make_quick_in(bucket: s3.Bucket, prefix: str, password: str) -> None:
     [old] = bucket.list(f"{prefix}/keys/")
     data = _sealed_again(bucket.get(old.key), password)
     bucket.put(f"{prefix}/keys/{hashlib.sha256(data).hexdigest()}", data)
-    bucket.delete([old.key])
+    # With its versions, or a bucket that keeps them would show a loss.
+    told = bucket.client.list_object_versions(Bucket=bucket.name, Prefix=bucket.full_key(old.key))
+    for version in told.get("Versions", []):
+        bucket.client.delete_object(
+            Bucket=bucket.name, Key=version["Key"], VersionId=version["VersionId"]
+        )
 
 
 def _sealed_again(key: bytes, password: str) -> bytes:

@@ -158,6 +158,14 @@ def test_unknown_never_counts_as_pass(status: Status) -> None:
     assert verdict.passed == 17
 
 
+def test_what_a_platform_has_not_got_counts_neither_way() -> None:
+    verdict = Verdict.of(results(redis_reachable=Status.NONE))
+    assert verdict.good
+    assert (verdict.passed, verdict.total, verdict.not_passed) == (17, 17, ())
+    nothing = [r.model_copy(update={"status": Status.NONE}) for r in results()]
+    assert not Verdict.of(nothing).good, "nothing that was looked at proves nothing"
+
+
 def test_a_check_without_a_result_is_unknown() -> None:
     verdict = Verdict.of(results()[1:])
     assert verdict.not_passed[0].name == CHECK_NAMES[0]

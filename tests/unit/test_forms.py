@@ -15,6 +15,7 @@ from lifeboat.core.ladder import Rung
 FLOWS = (
     "recover_database",
     "recover_server",
+    "provision_server",
     "recover_files",
     "recover_models",
     "recover_bucket",
@@ -77,7 +78,7 @@ def test_the_form_of_the_database_asks_in_the_order_of_the_night() -> None:
 )
 def test_the_server_refuses_what_does_not_fit(flow: str, field: str, value: object) -> None:
     schema = flow_of(flow).parameters.model_dump()
-    known = {"bucket": "vault", "into": "/srv/p"} if flow == "recover_server" else {}
+    known = {"bucket": "vault", "into": "/srv/p"} if flow.endswith("_server") else {}
     validate({"request": known}, schema, raise_on_error=True)
     with pytest.raises(ValidationError):
         validate({"request": {**known, field: value}}, schema, raise_on_error=True)

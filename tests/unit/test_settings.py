@@ -205,6 +205,8 @@ def test_lifeboats_own_services_may_run_beside(write, tmp_path: Path) -> None:
         ("{url: /login, json", "{url: /login, jsn", "did you mean `json`?"),
         ("  search:", "  serach:", ":23: checks.serach: there is no such key; did you mean `searc"),
         ("checks:", "checks:\n  timeouts: {serach: 3}", "no check is named serach"),
+        ("checks:", "checks:\n  without: {search: none}", "search is set: remove one"),
+        ("checks:", "checks:\n  without: {tables-complete: no}", "no platform is without tables"),
         ("expect: {", "form: {a: b}\n        json: {a: b}\n        expect: {", "either `json`"),
     ],
 )

@@ -211,6 +211,8 @@ def _as_on_primary(data_directory: Path, bin_directory: Path | None) -> dict[str
 def _last_words(log: str) -> str:
     lines = log.splitlines()
     fatal = [line for line in lines if "FATAL" in line or "PANIC" in line]
+    if fatal and "contains errors" in fatal[-1]:
+        return " ".join(lines[-3:])  # which errors stands before it
     return " ".join(fatal[-2:]) or " ".join(lines[-2:])
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from lifeboat.core.errors import (
     CommandFailed,
+    PermanentError,
     PreconditionError,
     RecoveryError,
 )
@@ -48,7 +49,8 @@ class ComposeStack:
 
     The Compose file is the stack's definition, filled in from `env_file` alone (by default the
     `.env` beside it). The engine is the one that DOCKER_HOST names, else this machine's. Compose v2
-    is used, as a plugin of `docker` or as `docker-compose`; `program` names another one.
+    is used, as a plugin of `docker` or as `docker-compose`; `program` names another one. `secrets`
+    fill in what must not lie in an environment file.
 
     Only the services that are asked for are touched, and never those that they depend on: in which
     order things start is decided by whoever starts them. A container with a health check counts as
@@ -62,11 +64,13 @@ class ComposeStack:
         env_file: Path | None = None,
         project_name: str | None = None,
         program: Path | None = None,
+        secrets: Mapping[str, str] | None = None,
     ) -> None:
         self._file = Path(compose_file).absolute()
         self._env_file = Path(env_file).absolute() if env_file else None
         self._project_name = project_name
         self._program = program
+        self._secrets = dict(secrets or {})
 
     def status(self) -> tuple[ServiceStatus, ...]:
         project = self._project()
@@ -156,17 +160,46 @@ class ComposeStack:
         with engine.connected() as client:
             return engine.strangers_at(client, path, project=project.name)
 
+    def require_engine(self, volumes: Path | None = None) -> None:
+        """Look for Compose and the engine, before there is any Compose file.
+
+        Raises PreconditionError or TransientError if either is not there, or if the engine keeps
+        its volumes somewhere else than in `volumes`: what is restored there would never be seen.
+        """
+        _compose(self._program)
+        found = engine.volumes_directory()
+        if volumes is not None and found.resolve() != volumes.resolve():
+            raise PreconditionError(
+                f"Looking for the engine's volumes: it keeps them in {found}, and lifeboat.yaml "
+                f"says {volumes}.",
+                hint="Nothing was touched. Let the engine's data root and stack.volumes_directory "
+                "name one place.",
+            )
+
     def prepare(self, services: Collection[str] | None = None) -> None:
         project = self._project(services or ())
         engine.require()
         names = list(project.services if services is None else services)
         # Images are built from what lies there or pulled, volumes and networks made; containers
         # wait to be started.
-        self._act(
-            ["up", "--no-start", "--build", "--no-deps", "--no-recreate", *names],
-            doing=f"Preparing {', '.join(names)}",
-            timeout_seconds=BUILD_SECONDS,
-        )
+        try:
+            self._act(
+                ["up", "--no-start", "--build", "--no-deps", "--no-recreate", *names],
+                doing=f"Preparing {', '.join(names)}",
+                timeout_seconds=BUILD_SECONDS,
+            )
+        except CommandFailed as error:
+            images = sorted({project.images[name] for name in names})
+            raise PermanentError(
+                f"Preparing {', '.join(names)}: not all images could be pulled or built "
+                f"({', '.join(images)}). Compose said: {error.stderr_tail.strip()}",
+                hint="No data was touched. See to it that this machine may pull it (`docker "
+                "login`), or bring it with `docker load`; then run this again.",
+            ) from error
+
+    def require_services(self, services: Collection[str]) -> None:
+        """Raise PreconditionError for a service that the definition lacks; no engine is asked."""
+        self._project(services)
 
     def image_of(self, service: str) -> str:
         """The image that a service runs, as the definition names it."""
@@ -241,6 +274,8 @@ class ComposeStack:
                 cwd=self._file.parent,
                 timeout_seconds=timeout_seconds,
                 input=input,
+                env=self._secrets,
+                secrets=tuple(self._secrets.values()),
             )
         except CommandFailed as error:
             if "Cannot connect to the Docker daemon" in error.stderr_tail:
@@ -271,6 +306,7 @@ class ComposeStack:
             tuple(self._options()),
             self._file,
             tuple((str(p), _stamp(p)) for p in (self._file, beside)),
+            tuple(self._secrets.items()),
         )
         unknown = [name for name in names if name not in project.services]
         if unknown:
@@ -290,6 +326,7 @@ def _read_project(
     options: tuple[str, ...],
     file: Path,
     stamps: tuple[tuple[str, object], ...],
+    secrets: tuple[tuple[str, str], ...],
 ) -> _Project:
     """Let Compose fill the file in. `stamps` change when the file or its environment does."""
     try:
@@ -298,6 +335,8 @@ def _read_project(
             doing=f"Reading {file}",
             cwd=file.parent,
             timeout_seconds=READ_SECONDS,
+            env=dict(secrets),
+            secrets=tuple(value for _, value in secrets),
         )
         definition = json.loads(told.stdout)
         services = definition["services"]

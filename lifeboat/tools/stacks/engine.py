@@ -6,6 +6,7 @@ Source: https://docs.docker.com/reference/api/engine/
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -31,6 +32,7 @@ PING_SECONDS = 5.0
 # Compose file means the same whoever runs Lifeboat: its values come from the environment file.
 _ENGINE_VARIABLES = ("DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_CONFIG")
 _DEFAULT_ENGINE = "unix:///var/run/docker.sock"
+_OF_FILES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
 _PROJECT_LABEL = "com.docker.compose.project"
 _SERVICE_LABEL = "com.docker.compose.service"
 _ONE_OFF_LABEL = "com.docker.compose.oneoff"
@@ -38,6 +40,9 @@ _ONE_OFF_LABEL = "com.docker.compose.oneoff"
 # 128 + the signal that asked it to end: SIGINT or SIGTERM, without a handler of its own.
 _ASKED_TO_END = (0, 130, 143)
 _KILLED = 137
+
+# Our own image says so of every container that is made from it.
+_OURS = ("lifeboat", "own")
 
 
 def environment() -> dict[str, str]:
@@ -62,7 +67,13 @@ def connected(timeout_seconds: float = ENGINE_SECONDS) -> Iterator[Any]:
     except APIError as error:
         kind = TransientError if error.is_server_error() else PermanentError
         raise kind(f"The Docker engine refused: {error.explanation or error}.") from error
-    except (requests.exceptions.RequestException, DockerException, OSError) as error:
+    except (requests.exceptions.RequestException, DockerException) as error:
+        raise _unreachable(error) from error
+    except OSError as error:
+        # Its own errors are wrapped; what is left is the caller's: a full disk, a file that may not
+        # be written. A connection that breaks has no file's name, and no such number.
+        if error.filename is not None or error.errno in _OF_FILES:
+            raise
         raise _unreachable(error) from error
     finally:
         client.close()
@@ -72,6 +83,12 @@ def require() -> None:
     """Raise TransientError or PreconditionError within seconds unless the engine answers."""
     with connected(PING_SECONDS) as client:
         client.ping()
+
+
+def volumes_directory() -> Path:
+    """Where the engine keeps its volumes. Raises as `require`."""
+    with connected(PING_SECONDS) as client:
+        return Path(client.info()["DockerRootDir"], "volumes")
 
 
 def _unreachable(error: BaseException) -> RecoveryError:
@@ -123,6 +140,8 @@ def strangers_at(client: Any, path: Path, *, project: str) -> tuple[str, ...]:
     found = []
     for container in client.containers.list(ignore_removed=True):
         labels = container.labels
+        if labels.get(_OURS[0]) == _OURS[1]:
+            continue  # it heeds the platform's lock
         if labels.get(_PROJECT_LABEL) == project and labels.get(_ONE_OFF_LABEL) == "False":
             continue
         for mount in container.attrs.get("Mounts", ()):

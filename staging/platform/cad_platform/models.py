@@ -13,10 +13,12 @@ import struct
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
+# What reads and writes models is imported where it is used: a drill is declared also where nothing
+# of it is installed.
+if TYPE_CHECKING:
+    import numpy
 
 SUFFIX = ".safetensors"
 _UNSIGNED = b"0" * 64
@@ -61,6 +63,9 @@ def make_model(
     model_id: str, labels: tuple[str, ...], *, seed: int, rows: int, width: int = 64
 ) -> bytes:
     """Return a model file with random weights of that seed."""
+    import numpy
+    from safetensors.numpy import save
+
     random = numpy.random.default_rng(seed)
     tensors = {
         "embeddings": random.standard_normal((rows, width), dtype="f4"),
@@ -74,6 +79,9 @@ def make_model(
 
 def load_model(path: Path) -> Model:
     """Load a model file; raise ModelDamaged unless every bit of it is as it was written."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
     try:
         content = path.read_bytes()
     except OSError as error:
