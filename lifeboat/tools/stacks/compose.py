@@ -44,6 +44,9 @@ class _Project:
     images: Mapping[str, str]
 
 
+_FILLED_TWICE = re.compile(r"failed to mkdir .*: file exists")
+
+
 class ComposeStack:
     """Services as containers of one Compose project.
 
@@ -183,11 +186,7 @@ class ComposeStack:
         # Images are built from what lies there or pulled, volumes and networks made; containers
         # wait to be started.
         try:
-            self._act(
-                ["up", "--no-start", "--build", "--no-deps", "--no-recreate", *names],
-                doing=f"Preparing {', '.join(names)}",
-                timeout_seconds=BUILD_SECONDS,
-            )
+            self._create(names)
         except CommandFailed as error:
             images = sorted({project.images[name] for name in names})
             raise PermanentError(
@@ -196,6 +195,25 @@ class ComposeStack:
                 hint="No data was touched. See to it that this machine may pull it (`docker "
                 "login`), or bring it with `docker load`; then run this again.",
             ) from error
+
+    def _create(self, names: Sequence[str]) -> None:
+        """Make containers, which fill empty volumes from their images.
+
+        Two of them that fill one volume at the same moment get into each other's way in the engine,
+        and one of them is not made: the next time it finds the volume filled.
+        """
+        for tries_left in reversed(range(3)):
+            try:
+                self._act(
+                    ["up", "--no-start", "--build", "--no-deps", "--no-recreate", *names],
+                    doing=f"Preparing {', '.join(names)}",
+                    timeout_seconds=BUILD_SECONDS,
+                )
+            except CommandFailed as error:
+                if not tries_left or not _FILLED_TWICE.search(error.stderr_tail):
+                    raise
+            else:
+                return
 
     def require_services(self, services: Collection[str]) -> None:
         """Raise PreconditionError for a service that the definition lacks; no engine is asked."""
