@@ -209,3 +209,33 @@ def test_an_image_that_is_nowhere(docker_host: str, tmp_path: Path, compose: Pat
     file.write_text("name: nowhere\nservices:\n  one: {image: '127.0.0.1:9/nothing:at-all'}\n")
     with pytest.raises(PermanentError, match="(?s)Preparing one: .*nothing.*docker load"):
         ComposeStack(file, program=compose).prepare()
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(("failures", "ends_well"), [(2, True), (3, False)])
+def test_containers_that_fill_one_volume_at_once_are_made_again(
+    docker_host: str, tmp_path: Path, compose: Path | None, failures: int, ends_well: bool
+) -> None:
+    """The engine's own race, which can't be asked for: Compose says what it said then."""
+    file, calls = tmp_path / "docker-compose.yml", tmp_path / "calls"
+    file.write_text("name: filled\nservices:\n  one: {image: 'debian:trixie-slim'}\n")
+    calls.touch()
+    racing = tmp_path / "compose"
+    racing.write_text(
+        f"""#!/bin/sh
+case " $* " in *" up "*)
+  echo >> {calls}
+  [ $(wc -l < {calls}) -gt {failures} ] && exit 0
+  echo 'Error response from daemon: failed to mkdir /v/_data/drawings: file exists' >&2; exit 1
+esac
+exec {compose or "docker compose"} "$@"
+"""
+    )
+    racing.chmod(stat.S_IRWXU)
+    stack = ComposeStack(file, program=racing)
+    if ends_well:
+        stack.prepare()
+    else:
+        with pytest.raises(PermanentError, match="file exists"):
+            stack.prepare()
+    assert len(calls.read_text().splitlines()) == 3
