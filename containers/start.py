@@ -78,6 +78,10 @@ def worker(pool: str, name: str) -> None:
     A platform that is not there yet is no mistake: a new machine waits for its recovery.
     """
     os.environ["PREFECT_API_AUTH_STRING"] = read_passwords()["PREFECT_API_AUTH_STRING"]
+    if told := os.environ.get("LIFEBOAT_SECRETS"):
+        # What is set besides, and not empty, wins.
+        known = {name: value for name, value in os.environ.items() if value}
+        os.environ.update(read_passwords(Path(told)) | known)
     if Path(os.environ["LIFEBOAT_CONFIG"]).exists():
         subprocess.run(["lifeboat", "deploy"], check=True)
     else:
