@@ -7,6 +7,7 @@ declared any more are removed.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 from collections.abc import Mapping
@@ -162,10 +163,13 @@ def _apply(
 
 def _make_pools(client: SyncPrefectClient, names: set[str]) -> tuple[str, ...]:
     from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.exceptions import ObjectAlreadyExists
 
     missing = sorted(names - {pool.name for pool in client.read_work_pools()})
     for name in missing:
-        client.create_work_pool(WorkPoolCreate(name=name, type=POOL_TYPE))
+        # The workers of two pools may come here at the same moment.
+        with contextlib.suppress(ObjectAlreadyExists):
+            client.create_work_pool(WorkPoolCreate(name=name, type=POOL_TYPE))
     return tuple(missing)
 
 

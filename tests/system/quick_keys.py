@@ -10,6 +10,7 @@ Source: restic's design document, "Keys, Encryption and MAC".
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import os
@@ -19,6 +20,7 @@ import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from botocore.exceptions import ClientError
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.poly1305 import Poly1305
 
@@ -79,9 +81,10 @@ def make_quick_in(bucket: s3.Bucket, prefix: str, password: str) -> None:
     # With its versions, or a bucket that keeps them would show a loss.
     told = bucket.client.list_object_versions(Bucket=bucket.name, Prefix=bucket.full_key(old.key))
     for version in told.get("Versions", []):
-        bucket.client.delete_object(
-            Bucket=bucket.name, Key=version["Key"], VersionId=version["VersionId"]
-        )
+        with contextlib.suppress(ClientError):  # in a bucket that locks them both keys stay
+            bucket.client.delete_object(
+                Bucket=bucket.name, Key=version["Key"], VersionId=version["VersionId"]
+            )
 
 
 def _sealed_again(key: bytes, password: str) -> bytes:
