@@ -10,6 +10,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 _BUILD_SECONDS = 800
+# Whom Debian trusts, where pip is not told otherwise.
+_CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
+_TRUSTED = {"PIP_CERT": str(_CERTIFICATES)} if _CERTIFICATES.exists() else {}
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Image:
         return _run(
             [*self.compose_words, "--ansi", "never", *words],
             timeout=timeout,
-            env={**os.environ, "LIFEBOAT_IMAGE": self.name, **environment},
+            env={**_TRUSTED, **os.environ, "LIFEBOAT_IMAGE": self.name, **environment},
         )
 
     def docker(self, *words: str) -> str:
