@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import random
+import time
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from lifeboat.core.points import Asset
+from lifeboat.core.references import Referred
 from lifeboat.tools import filesystem, postgres
 from tasks import integrity
 from tasks.checks.context import Context, Failed, Unknown, required
 from tasks.trees import directories_of
+
+_LOOKS_AGAIN = 3
+_LOOK_AGAIN_SECONDS = 0.5
 
 
 def tables_complete(context: Context) -> str:
@@ -118,26 +124,43 @@ def _files_referred_to(context: Context, sample: int) -> str:
     known = integrity.known_losses(context.settings)
     wanted = list({item.path: item for item in referred if item.path not in known}.values())
     roots = list(directories_of(context.settings, Asset.FILES).values())
-    bad = []
-    for item in wanted:
-        path = _place(roots, item.path)
-        if path is None:
-            bad.append(f"{item.path} is missing")
-        elif path.stat().st_size != item.bytes:
-            bad.append(f"{item.path} has {path.stat().st_size} bytes, not {item.bytes}")
     chosen = wanted
     if sample and len(wanted) > sample:
         # The newest are those that a recovery is most likely to have lost.
         newest = wanted[-sample // 2 :]
         chosen = newest + random.sample(wanted[: -len(newest)], sample - len(newest))
-    for item in chosen:
-        path = _place(roots, item.path)
-        if path is not None and filesystem.digest(path) != item.sha256:
-            bad.append(f"{item.path} is altered")
+    read = {item.path for item in chosen}
+    bad = _what_is_bad(roots, wanted, read)
+    for _ in range(_LOOKS_AGAIN):
+        if not bad:
+            break
+        # Users delete files while we look, and so does the check that uploads one.
+        time.sleep(_LOOK_AGAIN_SECONDS)
+        now = {item.path: item for item in integrity.referred_files(context.settings)}
+        bad = _what_is_bad(roots, [now[path] for path in bad if path in now], read)
     if bad:
-        raise Failed(f"{len(bad)} of {len(wanted)} files: " + "; ".join(bad[:5]))
+        raise Failed(f"{len(bad)} of {len(wanted)} files: " + "; ".join([*bad.values()][:5]))
     lost = f", {len(known)} known to be lost" if known else ""
     return f"{len(wanted)} of {len(wanted)} files there, {len(chosen)} compared by SHA-256{lost}"
+
+
+def _what_is_bad(
+    roots: list[Path], wanted: Iterable[Referred], read: Collection[str]
+) -> dict[str, str]:
+    """What is wrong, in words, by path; the content of those in `read` is compared too."""
+    bad = {}
+    for item in wanted:
+        path = _place(roots, item.path)
+        try:
+            if path is None:
+                bad[item.path] = f"{item.path} is missing"
+            elif (size := path.stat().st_size) != item.bytes:
+                bad[item.path] = f"{item.path} has {size} bytes, not {item.bytes}"
+            elif item.path in read and filesystem.digest(path) != item.sha256:
+                bad[item.path] = f"{item.path} is altered"
+        except FileNotFoundError:
+            bad[item.path] = f"{item.path} is missing"
+    return bad
 
 
 def _place(roots: list[Path], name: str) -> Path | None:

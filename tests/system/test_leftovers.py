@@ -77,7 +77,8 @@ def kill_in_the_middle(host, *words: str, at: str) -> None:
 
 def test_a_backup_that_was_killed_is_reported_and_cleaned_up_by_the_next(host) -> None:
     big = host.root / "data/models/big.bin"
-    big.write_bytes(random.Random(2).randbytes(400 << 20))
+    chance = random.Random(2)
+    big.write_bytes(chance.randbytes(200 << 20) + chance.randbytes(200 << 20))
     kill_in_the_middle(host, "backup", "models", at="store snapshot")
     [killed] = host.records()
     big.unlink()
