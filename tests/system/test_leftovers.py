@@ -69,16 +69,19 @@ def kill_in_the_middle(host, *words: str, at: str) -> None:
         lambda: locks_of(host, Asset.MODELS, Tier.LOCAL) and locks_of(host, Asset.MODELS, Tier.S3)
     )
     family.suspend()
-    for process in (*family.children(recursive=True), family):
+    children = family.children(recursive=True)
+    for process in (*children, family):
         process.kill()
     child.communicate(timeout=30)
     assert child.returncode == -9
+    # One that waits for the disk dies only when that has answered, and holds its lock until then.
+    _, alive = psutil.wait_procs(children, timeout=60)
+    assert not alive
 
 
 def test_a_backup_that_was_killed_is_reported_and_cleaned_up_by_the_next(host) -> None:
     big = host.root / "data/models/big.bin"
-    chance = random.Random(2)
-    big.write_bytes(chance.randbytes(200 << 20) + chance.randbytes(200 << 20))
+    big.write_bytes(random.Random(2).randbytes(200 << 20))
     kill_in_the_middle(host, "backup", "models", at="store snapshot")
     [killed] = host.records()
     big.unlink()
