@@ -105,13 +105,15 @@ def _state(settings: Settings) -> Iterator[dict[str, Known]]:
     """What people know, for one at a time; written back if it was changed.
 
     On a disk that is full or not there, nobody knows anything: people are told again, rather than
-    not at all.
+    not at all. Where the vault is not mounted, nothing is begun on the disk below it.
     """
     directory = places.records_directory(settings)
     path = directory / _STATE
+    if not directory.is_dir():  # the lock would make it
+        yield {}
+        return
     with contextlib.ExitStack() as held:
         try:
-            directory.mkdir(parents=True, exist_ok=True)
             held.enter_context(FileLock(directory / f".{_STATE}.lock", timeout=_LOCK_SECONDS))
             known = _KNOWN.validate_json(path.read_bytes()) if path.exists() else {}
         except (OSError, Timeout, ValidationError) as error:

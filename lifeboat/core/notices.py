@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from pydantic import BaseModel, ConfigDict, computed_field
+from pydantic import BaseModel, ConfigDict
 
 
 class Trouble(BaseModel):
@@ -50,7 +50,6 @@ class Notice(BaseModel):
     body: str
     known: Mapping[str, Known]
 
-    @computed_field
     @property
     def is_alarm(self) -> bool:
         return self.severity is Severity.ALARM

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -148,3 +149,13 @@ def test_what_reached_nobody_is_told_by_the_next_look(host: Host, chat: Inbox) -
     first, second = map(json.loads, history)
     assert "503" in first["channels"]["channel-0"]
     assert second["channels"] == {"channel-0": "taken"}
+
+
+def test_a_vault_that_is_not_there_is_told_and_not_begun_anew(host: Host, chat: Inbox) -> None:
+    """The directory may be the place where a disk is not mounted."""
+    with_channels(host, chat)
+    vault = host.root / "backups"
+    shutil.rmtree(vault)
+    host.run("watch", ok=4)
+    assert chat.got
+    assert not vault.exists()
