@@ -32,7 +32,10 @@ log = logging.getLogger("lifeboat")
 _STATE = "alarms.json"
 _HISTORY = "alarms.jsonl"
 _LOCK_SECONDS = 60.0  # whoever holds it is sending
-_RUN = "run-"  # subjects of runs; the others are findings
+_RUN = "run-"  # subjects of runs
+TO_DO = "todo-"  # of what people are to do
+DRIFT = "drift-"  # of a recovered platform that does not behave as before
+_NO_FINDINGS = (_RUN, TO_DO, DRIFT)  # all others are findings
 _INTERRUPTED = ("KeyboardInterrupt", "interrupted")
 _KNOWN = TypeAdapter(dict[str, Known])
 
@@ -59,7 +62,7 @@ def tell_of_objectives(settings: Settings, report: Report) -> None:
         for finding in report.red
     }
     # A finding that is not made any more (a disk that is gone) is no trouble any more either.
-    _tell(settings, troubles, judges=lambda subject: not subject.startswith(_RUN))
+    _tell(settings, troubles, judges=lambda subject: not subject.startswith(_NO_FINDINGS))
 
 
 def tell_of_run(settings: Settings, run: Run) -> None:
@@ -78,8 +81,35 @@ def tell_of_run(settings: Settings, run: Run) -> None:
     _tell(settings, troubles, judges=lambda known: known == subject)
 
 
+def tell_people(
+    settings: Settings,
+    troubles: Mapping[str, Trouble],
+    *,
+    prefix: str,
+    title: str,
+    again_hours: float | None = None,
+) -> None:
+    """Tell people of something else than protection: what is to be done, what has drifted.
+
+    All subjects begin with `prefix`, `TO_DO` or `DRIFT`; those that are not in `troubles` any more
+    are told as good again.
+    """
+    _tell(
+        settings,
+        troubles,
+        judges=lambda subject: subject.startswith(prefix),
+        title=title,
+        again_hours=again_hours,
+    )
+
+
 def _tell(
-    settings: Settings, troubles: Mapping[str, Trouble], *, judges: Callable[[str], bool]
+    settings: Settings,
+    troubles: Mapping[str, Trouble],
+    *,
+    judges: Callable[[str], bool],
+    title: str = "",
+    again_hours: float | None = None,
 ) -> None:
     if not settings.alarms.channels:
         return
@@ -90,9 +120,12 @@ def _tell(
                 troubles,
                 known,
                 judged=frozenset(filter(judges, known)),
-                again_after=timedelta(hours=settings.alarms.again_hours),
+                again_after=timedelta(hours=again_hours or settings.alarms.again_hours),
                 now=clock.now(),
             )
+            if notice and title:
+                told = title if troubles else f"{title}: good again"
+                notice = notice.model_copy(update={"title": f"{settings.platform}: {told}"})
             if notice and any(not d.error for d in deliver(settings, notice)):
                 known.clear()
                 known.update(notice.known)

@@ -17,6 +17,7 @@ from lifeboat.settings import Settings
 from tasks import (
     artifacts,
     catalogue,
+    followups,
     journals,
     locks,
     marks,
@@ -75,6 +76,7 @@ def hold_platform(settings: Settings, run: Run, *, publish: bool = True) -> Iter
 def _note_circumstances(settings: Settings, run: Run, *, publish: bool = True) -> None:
     if publish:
         run.when_finished(functools.partial(vault.publish_record, settings))
+        run.when_finished(functools.partial(followups.open_after, settings))
     run.fact(
         wal=settings.database.wal,
         objective_rto_seconds=settings.objectives.rto_seconds,

@@ -46,6 +46,7 @@ def limits_of(settings: Settings) -> Limits:
         certificate_days=watch.certificate_days,
         free_space_days=watch.free_space_days,
         synchronous=settings.database.wal == "synchronous",
+        reviews=settings.reviews.wanted,
         excused=watch.excused,
         protected=protected(settings),
     )
@@ -127,6 +128,6 @@ def _notes(settings: Settings, *, in_bucket: bool) -> dict[str, Any]:
     return side_by_side(
         {
             name: functools.partial(seen, getattr(notes, name))
-            for name in ("sightings", "tests", "drills", "measured")
+            for name in ("sightings", "tests", "drills", "measured", "reviews")
         }
     )

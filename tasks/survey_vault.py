@@ -16,9 +16,11 @@ from lifeboat.core.checks import Verdict
 from lifeboat.core.drill import DrillOnRecord
 from lifeboat.core.errors import PermanentError, RecoveryError
 from lifeboat.core.forms import Scenario
-from lifeboat.core.marks import Kind, Sighting, TestResult, Verified
+from lifeboat.core.marks import Began, Kind, Sighting, TestResult, Verified
 from lifeboat.core.objectives import Report, only_on_host
 from lifeboat.core.points import FACTS_NAME, Asset, Facts, RecoveryPoint, Tier
+from lifeboat.core.review_kinds import ReviewKind
+from lifeboat.core.reviews import Shelf, SignedOff, review_kind_of
 from lifeboat.core.survey import HostReport, Log, Parts, Rehearsal, Store, Unseen, WalFile
 from lifeboat.core.timeline import Outcome, Phase, RunRecord, phase_seconds
 from lifeboat.core.wal import PARTIAL, history_timeline, is_segment_name
@@ -192,6 +194,23 @@ class Notes:
                     found[asset] = mark
                     break
         return found
+
+    def reviews(self) -> Shelf:
+        """Every test and review that was signed off, and since when the platform is protected."""
+        began = [
+            mark.since
+            for mark in self._read(Kind.BEGAN, self._names(Kind.BEGAN))
+            if isinstance(mark, Began)
+        ]
+        # Of each kind the newest few: years of them need not be opened at every look.
+        names = self._names(Kind.REVIEWS)
+        newest = [
+            name
+            for kind in ReviewKind
+            for name in [n for n in names if review_kind_of(n) == kind][:_NEWEST]
+        ]
+        signed = tuple(m for m in self._read(Kind.REVIEWS, newest) if isinstance(m, SignedOff))
+        return Shelf(began_at=min(began, default=None), signed=signed)
 
     def _names(self, kind: Kind) -> list[str]:
         """Names of the marks of a kind, the newest first where they tell a time."""

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("lifeboat")
 
+_REMIND_SECONDS = 3600.0
+
 wal = typer.Typer(no_args_is_help=True, help="The write-ahead log: received, shipped, waited for.")
 app.add_typer(wal, name="wal")
 
@@ -77,10 +79,12 @@ def keep(config: ConfigOption = None) -> None:
 def _jobs(settings: Settings) -> dict[str, Job]:
     from flows.backup_platform import backup_platform
     from flows.prune_backups import prune_backups
+    from flows.remind_people import remind_people
     from flows.test_restore import test_restore
     from flows.watch_objectives import watch_objectives
+    from flows.watch_stability import watch_stability
     from lifeboat.cli.backups import backup_flow
-    from lifeboat.core.requests import Backup, Prune, RestoreTest, WatchObjectives
+    from lifeboat.core.requests import Backup, Prune, Request, RestoreTest, WatchObjectives
     from tasks import keeper, objectives, wal
 
     config = str(settings.file)
@@ -125,7 +129,21 @@ def _jobs(settings: Settings) -> dict[str, Job]:
         due_in_seconds=lambda: often.watch_seconds,
         only_looks=True,
     )
+    stability = keeper.Job(
+        settings.follow_ups.look_seconds,
+        lambda: watch_stability(Request(config=config)),
+        due_in_seconds=lambda: min(settings.follow_ups.look_seconds, keeper.SETTLE_SECONDS),
+        only_looks=True,
+    )
+    reminders = keeper.Job(
+        _REMIND_SECONDS,
+        lambda: remind_people(Request(config=config)),
+        due_in_seconds=lambda: _REMIND_SECONDS,
+        only_looks=True,
+    )
     return {
+        "stability": stability,
+        "reminders": reminders,
         "wal": keeper.Job(often.wal_seconds, wal.Shipper(settings).ship),
         **backups,
         "platform": sets,

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from lifeboat.core.checks import Status
 from lifeboat.core.coverage import Protected
 from lifeboat.core.points import Asset
+from lifeboat.core.review_kinds import Wanted
 
 
 class Finding(BaseModel):
@@ -42,6 +43,7 @@ class Limits(BaseModel):
     free_space_days: float
     synchronous: bool
     excused: Mapping[str, str] = Field(default_factory=dict)
+    reviews: tuple[Wanted, ...] = ()
     protected: Protected = Protected(paths=(), excused={})
 
     def late_seconds(self, every_seconds: float) -> float:

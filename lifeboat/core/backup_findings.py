@@ -24,6 +24,7 @@ from lifeboat.core.forms import Scenario
 from lifeboat.core.marks import TestResult
 from lifeboat.core.plan import age_in_words
 from lifeboat.core.points import Asset, RecoveryPoint, Tier
+from lifeboat.core.reviews import review_findings
 from lifeboat.core.survey import Survey, Unseen
 
 _DAY_SECONDS = 86400.0
@@ -257,6 +258,18 @@ def restore_test_findings(survey: Survey, now: datetime) -> Iterator[Finding]:
         yield unknown(name, f"never tested: {', '.join(untested)}", "Run `lifeboat test-restore`.")
     else:
         yield passed(name, "the newest test of every asset passed")
+
+
+# --- tests and reviews ---------------------------------------------------------------------
+
+
+def held_review_findings(survey: Survey, limits: Limits, now: datetime) -> Iterator[Finding]:
+    """`review-<kind>`: every test and review that is wanted was held in time, and was good."""
+    if isinstance(survey.reviews, Unseen):
+        if limits.reviews:
+            yield unknown("reviews", survey.reviews.why)
+        return
+    yield from review_findings(limits.reviews, survey.reviews, now)
 
 
 # --- drills ---------------------------------------------------------------------------------

@@ -9,12 +9,13 @@ has five-minute steps and its server takes anything for a moment.
 from __future__ import annotations
 
 from datetime import date, datetime, timezone
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from lifeboat.core.ladder import Rung
 from lifeboat.core.points import Tier, end_of_day
+from lifeboat.core.review_kinds import Decision, ReviewKind
 
 TIME_PATTERN = r"^(|\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?(Z|[+-]\d{2}:?\d{2})?)$"
 DATE_PATTERN = r"^(|\d{4}-\d{2}-\d{2})$"
@@ -327,3 +328,81 @@ class Drill(Form):
         description="lifeboat.yaml of the platform for whose sake this drill is held: the result "
         "is put on record in its vault.",
     )
+
+
+class FollowUpDeed(_OfPlatform):
+    """What has become of a follow-up, or a new one."""
+
+    deed: Literal["done", "note", "put off", "assign", "add", "reopen"] = Field(
+        description="done: it was done. note: say how far it is. put off: remind later. assign: "
+        "another owner. add: a new one. reopen: it was not done after all.",
+    )
+    follow_up: str = Field(
+        default="",
+        pattern=r"^(|[a-z0-9][a-z0-9-]*)$",
+        title="Follow-up",
+        description="Its name as the table shows it, or how that begins; empty for a new one.",
+    )
+    by: str = Field(
+        min_length=2, max_length=80, title="Who", description="Your name, as it goes on record."
+    )
+    note: str = Field(
+        default="",
+        max_length=2000,
+        description="What was done or found; for a new one, how it is to be done.",
+    )
+    days: float = Field(
+        default=7, gt=0, le=366, description="Put off, add: in how many days it is to be done."
+    )
+    owner: str = Field(
+        default="", max_length=80, description="Assign, add: who is to do it; a person or a role."
+    )
+    title: str = Field(
+        default="", max_length=200, description="Add: what is to be done, in one line."
+    )
+
+    @model_validator(mode="after")
+    def _has_what_it_needs(self) -> FollowUpDeed:
+        if self.deed == "add":
+            if not self.title:
+                raise ValueError("a new follow-up needs a title")
+        elif not self.follow_up:
+            raise ValueError(f"{self.deed}: which follow-up?")
+        if self.deed == "assign" and not self.owner:
+            raise ValueError("assign: to whom?")
+        if self.deed == "note" and not self.note:
+            raise ValueError("note: what is to be noted?")
+        return self
+
+
+class Review(_OfPlatform):
+    """Sign off a test or review of the plan: what was looked at, found and decided."""
+
+    kind: ReviewKind = Field(title="Which", description="The test or review that was held.")
+    by: str = Field(
+        min_length=2, max_length=80, title="Who signs off", description="As it goes on record."
+    )
+    decision: Decision = Field(
+        description="passed: all is as it should be. passed with findings: good enough until the "
+        "next one, and each finding becomes a follow-up. failed: it stays an alarm until it is "
+        "held again."
+    )
+    findings: list[Annotated[str, Field(min_length=3, max_length=500)]] = Field(
+        default=[],
+        max_length=20,
+        description="What was found that is to be changed, one each; a follow-up is opened for "
+        "each.",
+    )
+    dry_run: bool = Field(
+        default=False,
+        title="Only show",
+        description="Show what the machine knows about it; sign nothing, end as DryRun.",
+    )
+
+    @model_validator(mode="after")
+    def _fits_its_findings(self) -> Review:
+        if self.decision == "passed" and self.findings:
+            raise ValueError("with findings the decision is `passed with findings` or `failed`")
+        if self.decision != "passed" and not self.findings:
+            raise ValueError(f"{self.decision}: what was found?")
+        return self

@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lifeboat.core.drill import DrillOnRecord
 from lifeboat.core.production import Production
+from lifeboat.core.reviews import SignedOff
+from lifeboat.core.stability import Baseline
 
 
 class _Mark(BaseModel):
@@ -88,6 +90,12 @@ class Gap(_Mark):
     closed_at: datetime | None = None  # it was filled, or no base copy is before it any more
 
 
+class Began(_Mark):
+    """Since when a platform is protected: a review that was never held is due a period later."""
+
+    since: datetime
+
+
 class Kind(StrEnum):
     """The directories below `records/`, one for each kind of mark."""
 
@@ -99,6 +107,9 @@ class Kind(StrEnum):
     DRILLS = "drills"
     GAPS = "gaps"
     PRODUCTION = "production"
+    REVIEWS = "reviews"
+    BEGAN = "began"
+    BASELINES = "baselines"
 
 
 MODELS: dict[Kind, type[BaseModel]] = {
@@ -110,4 +121,7 @@ MODELS: dict[Kind, type[BaseModel]] = {
     Kind.DRILLS: DrillOnRecord,
     Kind.GAPS: Gap,
     Kind.PRODUCTION: Production,
+    Kind.REVIEWS: SignedOff,
+    Kind.BEGAN: Began,
+    Kind.BASELINES: Baseline,
 }

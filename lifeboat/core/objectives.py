@@ -90,6 +90,7 @@ def _findings(survey: Survey, limits: Limits, now: datetime) -> Iterator[Finding
     yield from backups.suspicious_findings(survey)
     yield from backups.clock_findings(survey, now)
     yield from backups.drill_findings(survey, limits, now)
+    yield from backups.held_review_findings(survey, limits, now)
     yield from stores.vault_opens_findings(survey)
     yield from stores.wal_key_findings(survey)
     yield from stores.repository_findings(survey)

@@ -19,6 +19,7 @@ from lifeboat.core.forms import Scenario
 from lifeboat.core.marks import Sighting, TestResult, Verified
 from lifeboat.core.points import Asset, RecoveryPoint, Tier
 from lifeboat.core.protection import Finding as ProtectionFinding
+from lifeboat.core.reviews import Shelf
 
 SeenFrom = Literal["host", "s3"]
 
@@ -185,6 +186,7 @@ class Survey:
     rehearsals: tuple[Rehearsal, ...] | Unseen
     certificates: Mapping[str, datetime] | Unseen
     emptied: tuple[str, ...] | Unseen  # configuration files without content that should have some
+    reviews: Shelf | Unseen = Shelf()
     host: Host | None = None  # None: seen from another machine
     host_report: HostReport | None | Unseen = None
     unreadable_settings: Mapping[str, str] = field(

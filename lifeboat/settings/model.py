@@ -28,6 +28,7 @@ from lifeboat.settings.environment import (
     read_secrets,
     secrets_of_environment,
 )
+from lifeboat.settings.reviews import FollowUps, Reviews
 from lifeboat.settings.stack import ComposeRunner, StackSettings
 
 
@@ -342,6 +343,12 @@ class Settings(Section):
     )
     watch: Watch = Field(default=Watch(), description="What is an alarm.")
     alarms: Alarms = Field(default=Alarms(), description="Whom to tell of an alarm.")
+    follow_ups: FollowUps = Field(
+        default=FollowUps(), description="What is done after a recovery, and by whom."
+    )
+    reviews: Reviews = Field(
+        default=Reviews(), description="Which tests and reviews are held, and how often."
+    )
     recovery: Recovery = Field(default=Recovery(), description="Time boxes of a recovery.")
     card: CardSettings = Field(
         default=CardSettings(), description="What the bootstrap card says besides."
