@@ -146,10 +146,13 @@ def open_for(settings: Settings, source: str) -> tuple[FollowUp, ...]:
 
     On a staging platform they are marked as those of a rehearsal.
     """
-    known = followups.states(
-        _events(source, _local_lines(settings, source) or _remote_lines(settings, source))
-    )
-    if known:
+    lines = _local_lines(settings, source)
+    if not lines:
+        try:
+            lines = _remote_lines(settings, source)
+        except RecoveryError as error:
+            log.warning("Whether the bucket has follow-ups of %s: %s", source, error)
+    if known := followups.states(_events(source, lines)):
         return known
     told = settings.follow_ups
     events = followups.opened(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("lifeboat")
 
 _REMIND_SECONDS = 3600.0
+_PAGE_SECONDS = 3600.0
 
 wal = typer.Typer(no_args_is_help=True, help="The write-ahead log: received, shipped, waited for.")
 app.add_typer(wal, name="wal")
@@ -80,6 +81,7 @@ def _jobs(settings: Settings) -> dict[str, Job]:
     from flows.backup_platform import backup_platform
     from flows.prune_backups import prune_backups
     from flows.remind_people import remind_people
+    from flows.show_readiness import show_readiness
     from flows.test_restore import test_restore
     from flows.watch_objectives import watch_objectives
     from flows.watch_stability import watch_stability
@@ -141,7 +143,14 @@ def _jobs(settings: Settings) -> dict[str, Job]:
         due_in_seconds=lambda: _REMIND_SECONDS,
         only_looks=True,
     )
+    page = keeper.Job(
+        _PAGE_SECONDS,
+        lambda: show_readiness(Request(config=config)),
+        due_in_seconds=lambda: min(_PAGE_SECONDS, keeper.SETTLE_SECONDS),
+        only_looks=True,
+    )
     return {
+        "readiness": page,
         "stability": stability,
         "reminders": reminders,
         "wal": keeper.Job(often.wal_seconds, wal.Shipper(settings).ship),

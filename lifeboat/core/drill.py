@@ -113,6 +113,7 @@ class ScenarioOnRecord(BaseModel):
     rpo_seconds: float
     start_seconds: float
     verify_seconds: float
+    phases: dict[Phase, float] = Field(default_factory=dict)  # empty: an older Lifeboat's
 
 
 class DrillOnRecord(BaseModel):
@@ -144,6 +145,7 @@ class DrillOnRecord(BaseModel):
                     rpo_seconds=scenario.rpo_seconds,
                     start_seconds=scenario.phases.get(Phase.START, 0.0),
                     verify_seconds=scenario.phases.get(Phase.VERIFY, 0.0),
+                    phases=scenario.phases,
                 )
                 for scenario in report.scenarios
             ),

@@ -14,7 +14,8 @@ from statistics import median
 from pydantic import BaseModel, ConfigDict, Field
 
 _ERROR = re.compile(
-    r"\b(error|exception|traceback|fatal|panic|critical|segfault|oom[- ]kill\w*|out of memory)\b",
+    r"\b(error|exception|traceback|fatal|panic|critical|segfault|oom[- ]kill\w*|out of memory)\b"
+    r"|\b(?-i:[A-Z])\w*(?-i:Error|Exception)\b",  # as Python and Java name theirs
     re.IGNORECASE,
 )
 # What is too small to be told from noise.

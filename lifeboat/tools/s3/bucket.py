@@ -104,9 +104,11 @@ class Bucket:
         except TransientError as error:
             raise PreconditionError(error.message, hint=error.hint) from error
 
-    def put(self, key: str, data: bytes) -> None:
+    def put(self, key: str, data: bytes, *, content_type: str = "") -> None:
+        """Write an object; `content_type` for what a browser is to show."""
+        told = {"ContentType": content_type} if content_type else {}
         with self.told(f"Writing {key} to bucket {self.name}"):
-            self.client.put_object(Bucket=self.name, Key=self.full_key(key), Body=data)
+            self.client.put_object(Bucket=self.name, Key=self.full_key(key), Body=data, **told)
 
     def get(self, key: str) -> bytes:
         with self.told(f"Reading {key} from bucket {self.name}"):
