@@ -46,6 +46,8 @@ def gather(settings: Settings) -> Readiness:
             return otherwise
         return value
 
+    # Without it some of this is what this host alone knows.
+    known("the bucket", seen(lambda: places.bucket(settings).reachable()), None)
     return readiness.put_together(
         report,
         environment=settings.environment,
