@@ -3,7 +3,7 @@ from __future__ import annotations
 from lifeboat.core.points import Asset, Facts
 from lifeboat.core.requests import Backup
 from lifeboat.settings import load_settings
-from tasks import backup, certificates, public_config, trees
+from tasks import backup, certificates, disaster_plan, public_config, reviews, trees
 from tasks.orchestration import procedure
 
 
@@ -17,6 +17,7 @@ def backup_config(request: Backup = Backup()) -> Facts:
     4. Look whether it departs sharply from those before it: a suspicious one is kept and told.
     5. Warn of certificates that end soon.
     6. Commit the part without secrets to the git repository of `config.public`, and push it.
+    7. Keep the disaster recovery plan of the platform, as it is now, in both tiers.
 
     What it changes: the vault gains one recovery point, the repository one commit; nothing is
     removed. Unchanged, neither: the facts are those of the point that holds it already.
@@ -34,4 +35,6 @@ def backup_config(request: Backup = Backup()) -> Facts:
             trees.store_directories(settings, facts)
         certificates.tell_expiring(settings, facts)
         public_config.publish(settings, point=facts.point)
+        reviews.note_beginning(settings)
+        disaster_plan.publish(settings)
     return facts

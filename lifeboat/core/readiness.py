@@ -170,8 +170,11 @@ class Readiness(_Frozen):
             return f"No, not within the objectives: {', '.join(bad)}.{also}"
         if unknown:
             return f"Perhaps. It is not proven for: {', '.join(unknown)}."
-        if self.red:
-            return f"Yes, and {len(self.red)} of {self.findings} findings need somebody."
+        late = sum(one.status == "overdue" and not one.rehearsal for one in self.follow_ups)
+        if self.red or late:
+            told = [f"{len(self.red)} of {self.findings} findings need somebody"] * bool(self.red)
+            told += [f"{late} follow-ups are overdue"] * bool(late)
+            return f"Yes, and {', and '.join(told)}."
         return "Yes. Every scenario is within both objectives, and nothing else is amiss."
 
     def of(self, scenario: Scenario) -> tuple[Measured, ...]:

@@ -20,7 +20,8 @@ def test_yes_if_every_scenario_is_within_both_objectives() -> None:
     found = the_page()
     assert found.status is Status.PASS
     assert found.good
-    assert found.in_words().startswith("Yes. Every scenario")
+    assert found.in_words() == "Yes, and 3 follow-ups are overdue."
+    assert the_page(follow_ups=()).in_words().startswith("Yes. Every scenario")
     assert [now.scenario for now in found.scenarios] == ["database", "server", "files", "models"]
     assert all(now.back_seconds and now.back_why for now in found.scenarios)
 
