@@ -26,7 +26,7 @@ def commands() -> set[str]:
     for name, command in get_command(app).commands.items():
         inner = getattr(command, "commands", None)
         found |= {f"{name} {part}" for part in inner} if inner else {name}
-        if name == "prepare":
+        if name == "prepare" or getattr(command, "invoke_without_command", False):
             found.add(name)
     return found
 
