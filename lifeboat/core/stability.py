@@ -19,7 +19,7 @@ _ERROR = re.compile(
     re.IGNORECASE,
 )
 # What is too small to be told from noise.
-_MEMORY_FLOOR_BYTES = 32_000_000
+_MEMORY_FLOOR_BYTES = 100_000_000  # a service fills its caches after a start
 _CPU_FLOOR_PERCENT = 20.0
 _ANSWER_FLOOR_SECONDS = 0.2
 _ERRORS_FLOOR = 5
@@ -72,6 +72,7 @@ class Usual(_Frozen):
     memory_bytes: float
     cpu_percent: float | None
     error_share: float | None
+    ran: bool = True  # in most of the samples
 
 
 class Baseline(_Frozen):
@@ -121,6 +122,7 @@ def _usual(name: str, samples: Iterable[Sample]) -> Usual:
         memory_bytes=median(s.memory_bytes for s in running) if running else 0,
         cpu_percent=median(cpu) if cpu else None,
         error_share=median(shares) if shares else None,
+        ran=2 * len(running) > len(seen),
     )
 
 
@@ -140,9 +142,9 @@ def drifts(
 def _broken(sample: Sample, baseline: Baseline | None) -> Iterator[Drift]:
     for name, evidence in sample.failed_checks.items():
         yield Drift(what=name, told=f"the check does not pass: {evidence}")
-    for name in baseline.services if baseline else ():
+    for name, usual in baseline.services.items() if baseline else ():
         now = sample.services.get(name)
-        if now is None or not now.running:
+        if usual.ran and (now is None or not now.running):
             yield Drift(what=name, told="it does not run, and it did before")
 
 

@@ -139,3 +139,11 @@ def test_the_end_of_a_watch_says_how_often_what_drifted() -> None:
     assert "backend (2)" in told
     assert "nothing to compare with" in stability.conclusion(looks, None, 24)
     assert "No log tells of more errors" in stability.log_conclusion(looks, USUAL)
+
+
+def test_what_never_ran_is_not_missed() -> None:
+    idle = a_service(running=False, memory_bytes=0)
+    both = [a_sample(m, services={"backend": a_service(), "keeper": idle}) for m in (0, 15, 30)]
+    usual = stability.baseline_of(both)
+    assert usual and not usual.services["keeper"].ran
+    assert stability.drifts(both[0], usual, None, percent=50) == ()
