@@ -17,6 +17,7 @@ from lifeboat.settings import Settings
 from tasks import (
     artifacts,
     catalogue,
+    incident_log,
     journals,
     locks,
     marks,
@@ -41,10 +42,12 @@ def recovery(settings: Settings, procedure: str) -> Iterator[Run]:
     """
     directory = places.runs_directory(settings)
     with (
+        incident_log.accompanied(),
         locks.recovery_lock(settings, run=procedure),
         recorded(procedure, platform=settings.platform, directory=directory) as run,
         artifacts.shown(run, settings),
     ):
+        incident_log.follow(run, settings)
         _note_circumstances(settings, run)
         yield run
 
@@ -53,9 +56,11 @@ def recovery(settings: Settings, procedure: str) -> Iterator[Run]:
 def recovery_of_a_lost_server(request: RecoverServer) -> Iterator[Run]:
     """Record a recovery that begins with nothing: no settings, and no place to write to yet."""
     with (
+        incident_log.accompanied(),
         recorded("recover-server", platform=request.platform, directory=None) as run,
         artifacts.shown(run),
     ):
+        incident_log.follow(run)
         if request.report:
             provision.report_to_bucket(request, run)
         yield run
@@ -69,6 +74,8 @@ def hold_platform(settings: Settings, run: Run, *, publish: bool = True) -> Iter
     """
     with locks.recovery_lock(settings, run="recover-server"):
         _note_circumstances(settings, run, publish=publish)
+        if publish:  # a rehearsal is no incident
+            incident_log.belongs_to(settings)
         yield
 
 

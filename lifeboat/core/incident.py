@@ -106,6 +106,7 @@ class Incident(_Model):
     commander: str = ""
     state: State = State.OPEN
     opened_at: datetime
+    began_at: datetime | None = None  # since when there is trouble; None: not known
     recovered_at: datetime | None = None
     closed_at: datetime | None = None
     acknowledged_at: datetime | None = None
@@ -193,7 +194,7 @@ def add_up(events: Iterable[Event], *, id: str) -> Incident | None:
     return Incident(**told)
 
 
-_OF_THE_OPENING = ("platform", "title", "scenario", "drill", "severity", "commander")
+_OF_THE_OPENING = ("platform", "title", "scenario", "drill", "severity", "commander", "began_at")
 
 
 def _apply(told: dict[str, Any], event: Event) -> None:
