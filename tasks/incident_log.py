@@ -240,6 +240,27 @@ def belongs_to(settings: Settings) -> None:
         companion.belongs_to(settings)
 
 
+def open_drill(
+    settings: Settings, scenario: str, *, began_at: datetime, text: str, **found: Any
+) -> None:
+    """Open the incident of a drilled scenario, which its recovery then joins. Never raises."""
+    try:
+        title = f"{settings.platform}: {_TITLES.get(scenario, scenario)}"
+        opened = incidents.open_incident(
+            settings, title=title, scenario=scenario, drill=True, by="drill", began_at=began_at
+        )
+        event = Event(
+            at=clock.now(), kind=EventKind.DETECTED, text=text, by="drill", data=dict(found)
+        )
+        detected = incidents.append(settings, opened.id, event)
+        incidents.mirror(settings, opened.id)
+        for act in list(when_told):
+            act(settings, detected, opened.events[-1])
+        incidents.mirror(settings, opened.id)
+    except Exception as error:
+        log.warning("Opening the incident of the drill: %s: %s", type(error).__name__, error)
+
+
 def close_drill(settings: Settings, scenario: str, *, text: str, **figures: Any) -> None:
     """Close the incident of a drilled scenario with what was measured outside. Never raises."""
     try:

@@ -179,8 +179,7 @@ def open_incident(
 
 
 def _first_commander(settings: Settings) -> str:
-    people = getattr(settings, "people", None)
-    return next((person.name for person in people.incident_commander), "") if people else ""
+    return next((person.name for person in settings.people.incident_commander), "")
 
 
 def append(settings: Settings, id: str, event: Event) -> Incident:

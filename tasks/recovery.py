@@ -17,6 +17,7 @@ from lifeboat.settings import Settings
 from tasks import (
     artifacts,
     catalogue,
+    communication,
     incident_log,
     journals,
     locks,
@@ -112,12 +113,14 @@ def _told_enough(journal: Journal, run: Run) -> None:
         journal.close(by=run.id)
 
 
-def end_dry_run(run: Run, plan: RecoveryPlan) -> RecoveryPlan:
-    """Show the plan and stop."""
+def end_dry_run(run: Run, plan: RecoveryPlan, settings: Settings | None = None) -> RecoveryPlan:
+    """Show the plan, with what people would be told, and stop."""
     run.uses_points(*(point.id for point in plan.points))
     run.fact(dry_run=True)
     artifacts.show_plan(plan)
     log.info("The plan (a dry run: nothing is touched):\n%s", plan.in_words())
+    if settings and (told := communication.preview_of_plan(settings, plan)):
+        log.info("What people would be told:\n%s", told)
     return plan
 
 

@@ -81,7 +81,7 @@ def _jobs(settings: Settings) -> dict[str, Job]:
     from flows.watch_objectives import watch_objectives
     from lifeboat.cli.backups import backup_flow
     from lifeboat.core.requests import Backup, Prune, RestoreTest, WatchObjectives
-    from tasks import keeper, objectives, wal
+    from tasks import communication, keeper, objectives, wal
 
     config = str(settings.file)
     often = settings.keep
@@ -125,10 +125,12 @@ def _jobs(settings: Settings) -> dict[str, Job]:
         due_in_seconds=lambda: often.watch_seconds,
         only_looks=True,
     )
+    escalation = keeper.Job(60.0, lambda: communication.escalate(settings), only_looks=True)
     return {
         "wal": keeper.Job(often.wal_seconds, wal.Shipper(settings).ship),
         **backups,
         "platform": sets,
         "watch": watch,
+        "escalation": escalation,
         **upkeep,
     }

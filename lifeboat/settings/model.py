@@ -28,6 +28,7 @@ from lifeboat.settings.environment import (
     read_secrets,
     secrets_of_environment,
 )
+from lifeboat.settings.people import Communication, People
 from lifeboat.settings.stack import ComposeRunner, StackSettings
 
 
@@ -342,6 +343,10 @@ class Settings(Section):
     )
     watch: Watch = Field(default=Watch(), description="What is an alarm.")
     alarms: Alarms = Field(default=Alarms(), description="Whom to tell of an alarm.")
+    people: People = Field(default=People(), description="Who is told of an incident.")
+    communication: Communication = Field(
+        default=Communication(), description="How people are told of an incident."
+    )
     recovery: Recovery = Field(default=Recovery(), description="Time boxes of a recovery.")
     card: CardSettings = Field(
         default=CardSettings(), description="What the bootstrap card says besides."
