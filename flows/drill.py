@@ -95,10 +95,13 @@ def _try(
             drill_steps.let_users_work(trial, on_seconds)
             drill_steps.break_platform(trial, request)
             drill_steps.prove_broken(trial, facts)
+            drill_steps.open_incident(trial)
             recovery = _recover(name, stage)
             drill_steps.users_work_again(trial)
         losses = drill_steps.count_losses(trial)
-    return drill_steps.result_of(trial, recovery, losses)
+    result = drill_steps.result_of(trial, recovery, losses)
+    drill_steps.close_incident(trial, result)
+    return result
 
 
 def _recover(name: forms.Scenario, stage: Stage) -> RunRecord:

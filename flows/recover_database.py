@@ -38,7 +38,7 @@ def recover_database(request: RecoverDatabase = RecoverDatabase()) -> RunRecord 
         rungs = climb.choose_rungs(assessment, points, request)
         plan = climb.plan_climb(settings, assessment, points, rungs, request)
         if request.dry_run:
-            return recovery.end_dry_run(run, plan)
+            return recovery.end_dry_run(run, plan, settings)
         approval.approve(plan, request, settings)
 
         facts = climb.climb(settings, rungs, points, to_time=request.target_time)

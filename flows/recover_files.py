@@ -46,7 +46,7 @@ def recover_files(request: RecoverFiles = RecoverFiles()) -> RunRecord | Recover
             settings, source, damages, procedure="recover-files", others=others.bad
         )
         if request.dry_run:
-            return recovery.end_dry_run(run, plan)
+            return recovery.end_dry_run(run, plan, settings)
         approval.approve(plan, request, settings)
 
         services.stop_services(settings, settings.files.services)

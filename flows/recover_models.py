@@ -36,7 +36,7 @@ def recover_models(request: RecoverModels = RecoverModels()) -> RunRecord | Reco
         damages = repair.find_damage(settings, source)
         plan = repair.plan_repair(settings, source, damages, procedure="recover-models")
         if request.dry_run:
-            return recovery.end_dry_run(run, plan)
+            return recovery.end_dry_run(run, plan, settings)
         approval.approve(plan, request, settings)
 
         repair.keep_damaged(damages)

@@ -42,7 +42,7 @@ def recover_server(request: RecoverServer) -> RunRecord | RecoveryPlan:
         settings = found.settings
         plan = rebuild.plan_rebuild(found, request)
         if request.dry_run:
-            return recovery.end_dry_run(run, plan)
+            return recovery.end_dry_run(run, plan, settings)
         approval.approve(plan, request, settings)
 
         rebuild.take_place(found, rehearsal=request.rehearsal)

@@ -97,6 +97,7 @@ class Site:
 
     kind = "process"
     settings_kind = "process"  # which template of the stack's settings
+    drill_channels: tuple[str, ...] = ()  # Apprise's addresses for what a drill tells
     critical: tuple[str, ...] = CRITICAL
     deferred: tuple[str, ...] = DEFERRED
     directories: tuple[str, ...] = (
@@ -413,6 +414,10 @@ class Site:
             **self._names(),
             platform=PLATFORM,
             bucket=BUCKET,
+            drill_channels=[
+                {"name": f"drill-{number}", "url": url}
+                for number, url in enumerate(self.drill_channels, start=1)
+            ],
             known_query=KNOWN_QUERY,
             search_word=SEARCH_WORD,
             supervisor_password=secrets.token_urlsafe(18),

@@ -51,6 +51,13 @@ def approve(plan: RecoveryPlan, asked: Asked, settings: Settings | None) -> None
     run.fact(planned_points=" ".join(point.id for point in plan.points))
     log.info("The plan:\n%s", plan.in_words())
     artifacts.show_plan(plan)
+    run.tell(
+        "planned",
+        symptoms=plan.symptoms,
+        target=plan.target,
+        expected_loss=plan.expected_loss,
+        expected_seconds=plan.forecast.seconds if plan.forecast else None,
+    )
     if _typed:
         _require_name(_typed, plan)
         run.fact(approved_by="command line")

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 
 from lifeboat.core.checks import Status, Verdict
@@ -34,7 +35,7 @@ from lifeboat.tools import filesystem, process, report, s3
 from staging import faults, load
 from staging.compose_site import new_site, site_at
 from staging.site import Site
-from tasks import locks, marks, places, services, verification
+from tasks import incident_log, locks, marks, places, services, verification
 from tasks.orchestration import step
 from tasks.record import current_run
 
@@ -109,6 +110,7 @@ def set_stage(request: Drill) -> Stage:
         # Left by an earlier drill, whatever state that left it in; refuses what is no staging site.
         earlier.destroy()
     site = new_site(Path(request.root), kind=request.stack)
+    site.drill_channels = tuple(request.channels)
     site.create(scale=request.scale)
     settings = load_settings(site.settings_path)
     if settings.environment != "staging":
@@ -246,6 +248,36 @@ def prove_broken(trial: Trial, expected: dict[Asset, Facts]) -> None:
         began_at=began,
         ended_at=time.time(),
         outcome="done",
+    )
+
+
+def open_incident(trial: Trial) -> None:
+    """Open the drill's incident as monitoring would: since when, and which checks fail."""
+    failed = [c.name for c in trial.while_broken.not_passed] if trial.while_broken else []
+    incident_log.open_drill(
+        trial.stage.settings,
+        trial.name,
+        began_at=datetime.fromtimestamp(trial.broken_at, timezone.utc),
+        text=f"{len(failed)} checks do not pass: {', '.join(failed)}",
+        detected_by=failed,
+    )
+
+
+def close_incident(trial: Trial, result: ScenarioResult) -> None:
+    """Close it with what was measured from outside, so that both tell the same."""
+    if not result.recovered:
+        return  # it stays open: somebody has to look
+    incident_log.close_drill(
+        trial.stage.settings,
+        trial.name,
+        text=f"The drill of {trial.name} is over.",
+        rto_seconds=result.rto_seconds,
+        rpo_seconds=result.rpo_seconds,
+        rows_lost=result.rows_lost,
+        files_lost=result.files_lost,
+        checks_passed=result.checks_passed,
+        checks_total=result.checks_total,
+        phases={str(phase): seconds for phase, seconds in result.phases.items()},
     )
 
 

@@ -103,6 +103,10 @@ class Run:
         """Write down a destructive act before it is done."""
         self._write("about-to", act=act, **details)
 
+    def tell(self, event: str, **details: object) -> None:
+        """Note what whoever listens wants to know, and the summary does not hold."""
+        self._write(event, **details)
+
     def uses_points(self, *ids: str) -> None:
         self._add(points=tuple(dict.fromkeys((*self._record.points, *ids))))
         self._write("uses-points", points=ids)

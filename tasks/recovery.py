@@ -17,7 +17,9 @@ from lifeboat.settings import Settings
 from tasks import (
     artifacts,
     catalogue,
+    communication,
     followups,
+    incident_log,
     journals,
     locks,
     marks,
@@ -42,10 +44,12 @@ def recovery(settings: Settings, procedure: str) -> Iterator[Run]:
     """
     directory = places.runs_directory(settings)
     with (
+        incident_log.accompanied(),
         locks.recovery_lock(settings, run=procedure),
         recorded(procedure, platform=settings.platform, directory=directory) as run,
         artifacts.shown(run, settings),
     ):
+        incident_log.follow(run, settings)
         _note_circumstances(settings, run)
         yield run
 
@@ -54,9 +58,11 @@ def recovery(settings: Settings, procedure: str) -> Iterator[Run]:
 def recovery_of_a_lost_server(request: RecoverServer) -> Iterator[Run]:
     """Record a recovery that begins with nothing: no settings, and no place to write to yet."""
     with (
+        incident_log.accompanied(),
         recorded("recover-server", platform=request.platform, directory=None) as run,
         artifacts.shown(run),
     ):
+        incident_log.follow(run)
         if request.report:
             provision.report_to_bucket(request, run)
         yield run
@@ -70,6 +76,8 @@ def hold_platform(settings: Settings, run: Run, *, publish: bool = True) -> Iter
     """
     with locks.recovery_lock(settings, run="recover-server"):
         _note_circumstances(settings, run, publish=publish)
+        if publish:  # a rehearsal is no incident
+            incident_log.belongs_to(settings)
         yield
 
 
@@ -107,12 +115,14 @@ def _told_enough(journal: Journal, run: Run) -> None:
         journal.close(by=run.id)
 
 
-def end_dry_run(run: Run, plan: RecoveryPlan) -> RecoveryPlan:
-    """Show the plan and stop."""
+def end_dry_run(run: Run, plan: RecoveryPlan, settings: Settings | None = None) -> RecoveryPlan:
+    """Show the plan, with what people would be told, and stop."""
     run.uses_points(*(point.id for point in plan.points))
     run.fact(dry_run=True)
     artifacts.show_plan(plan)
     log.info("The plan (a dry run: nothing is touched):\n%s", plan.in_words())
+    if settings and (told := communication.preview_of_plan(settings, plan)):
+        log.info("What people would be told:\n%s", told)
     return plan
 
 

@@ -53,6 +53,10 @@ def drill(
         Path | None,
         typer.Option(help="lifeboat.yaml of the platform in whose vault the result is recorded."),
     ] = None,
+    channel: Annotated[
+        list[str] | None,
+        typer.Option(help="Apprise address that the drill's messages go to; may be repeated."),
+    ] = None,
     as_json: JsonOption = False,
     without_prefect: WithoutPrefect = False,
     with_prefect: WithPrefect = False,
@@ -77,6 +81,7 @@ def drill(
         server_load_seconds=server_load_seconds,
         seed=seed,
         keep=keep,
+        channels=channel or [],
         record_in=str(record_in.absolute()) if record_in else "",
         **chosen,
     )

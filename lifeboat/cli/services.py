@@ -87,7 +87,7 @@ def _jobs(settings: Settings) -> dict[str, Job]:
     from flows.watch_stability import watch_stability
     from lifeboat.cli.backups import backup_flow
     from lifeboat.core.requests import Backup, Prune, Request, RestoreTest, WatchObjectives
-    from tasks import keeper, objectives, wal
+    from tasks import communication, keeper, objectives, wal
 
     config = str(settings.file)
     often = settings.keep
@@ -149,6 +149,7 @@ def _jobs(settings: Settings) -> dict[str, Job]:
         due_in_seconds=lambda: min(_PAGE_SECONDS, keeper.SETTLE_SECONDS),
         only_looks=True,
     )
+    escalation = keeper.Job(60.0, lambda: communication.escalate(settings), only_looks=True)
     return {
         "readiness": page,
         "stability": stability,
@@ -157,5 +158,6 @@ def _jobs(settings: Settings) -> dict[str, Job]:
         **backups,
         "platform": sets,
         "watch": watch,
+        "escalation": escalation,
         **upkeep,
     }

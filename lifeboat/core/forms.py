@@ -292,6 +292,69 @@ class Diagnose(_OfPlatform):
     """Find out which of the plan's scenarios fits what is seen."""
 
 
+IncidentSeverity = Literal["critical", "major", "minor"]
+
+
+class OpenIncident(_OfPlatform):
+    """Something is wrong: tell people, and begin its record."""
+
+    title: str = Field(
+        default="", max_length=200, title="What is wrong", description="In one sentence; needed."
+    )
+    scenario: Literal["unknown", "database", "server", "files", "models"] = Field(
+        default="unknown",
+        description="What is hit, as far as known; a recovery of it joins this incident.",
+    )
+    severity: IncidentSeverity = Field(
+        default="major", description="Critical: nobody can work. It wakes people."
+    )
+    commander: str = Field(
+        default="", max_length=80, description="Who leads; empty: the first of lifeboat.yaml."
+    )
+
+
+class _OfIncident(_OfPlatform):
+    incident: str = Field(
+        default="",
+        pattern=INCIDENT_PATTERN,
+        description="Its id; empty means the newest that is not closed.",
+    )
+    by: str = Field(
+        default="", max_length=80, title="Your name", description="It goes on record; needed."
+    )
+
+
+class UpdateIncident(_OfIncident):
+    """Tell people how it stands, change the severity or the commander, or say you are on it."""
+
+    text: str = Field(
+        default="",
+        max_length=2000,
+        title="What to tell",
+        description="It goes to all internal roles; empty tells nobody.",
+    )
+    customers_too: bool = Field(
+        default=False, description="Tell the same to the status page and the customers."
+    )
+    severity: Literal["unchanged", "critical", "major", "minor"] = Field(
+        default="unchanged", description="How bad it is now."
+    )
+    commander: str = Field(
+        default="", max_length=80, description="Who leads from now on; empty: as before."
+    )
+    acknowledge: bool = Field(
+        default=False, description="I am on it: nobody else needs to be woken."
+    )
+
+
+class CloseIncident(_OfIncident):
+    """It is over, and people may be told so."""
+
+    text: str = Field(
+        default="", max_length=2000, title="How it ended", description="For the record; needed."
+    )
+
+
 class Drill(Form):
     """Break the staging platform in every way of the plan, get it back, and measure."""
 
@@ -323,6 +386,11 @@ class Drill(Form):
     )
     seed: int = Field(default=0, ge=0, description="Chooses what is damaged.")
     keep: bool = Field(default=False, description="Leave the staging platform running afterwards.")
+    channels: list[str] = Field(
+        default=[],
+        description="Apprise addresses to which all messages of the drill's incidents go, without "
+        "passwords; none: nobody is told.",
+    )
     record_in: str = Field(
         default="",
         description="lifeboat.yaml of the platform for whose sake this drill is held: the result "

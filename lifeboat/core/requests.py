@@ -84,3 +84,7 @@ class WatchObjectives(Request):
         if self.source == "s3" and not self.bucket:
             raise ValueError("from s3, the bucket has to be named")
         return self
+
+
+class EscalateIncidents(Request):
+    """Tell the next people of incidents that nobody has acknowledged in time."""

@@ -23,6 +23,7 @@ from lifeboat.settings.environment import (
 )
 from lifeboat.settings.loading import load_settings
 from lifeboat.settings.model import S3, Keep, Settings
+from lifeboat.settings.people import Communication, People, Person
 from lifeboat.settings.stack import (
     ComposeRunner,
     ComposeStackSettings,
@@ -38,9 +39,12 @@ __all__ = [
     "SECRETS",
     "TOOLS",
     "Channel",
+    "Communication",
     "ComposeRunner",
     "ComposeStackSettings",
     "Keep",
+    "People",
+    "Person",
     "ProcessRunner",
     "ProcessStackSettings",
     "Settings",

@@ -28,6 +28,7 @@ from lifeboat.settings.environment import (
     read_secrets,
     secrets_of_environment,
 )
+from lifeboat.settings.people import Communication, People
 from lifeboat.settings.reviews import FollowUps, Reviews
 from lifeboat.settings.stack import ComposeRunner, StackSettings
 
@@ -348,6 +349,10 @@ class Settings(Section):
     )
     reviews: Reviews = Field(
         default=Reviews(), description="Which tests and reviews are held, and how often."
+    )
+    people: People = Field(default=People(), description="Who is told of an incident.")
+    communication: Communication = Field(
+        default=Communication(), description="How people are told of an incident."
     )
     recovery: Recovery = Field(default=Recovery(), description="Time boxes of a recovery.")
     card: CardSettings = Field(

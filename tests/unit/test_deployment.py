@@ -44,7 +44,8 @@ def test_every_flow_can_be_imported_and_takes_its_parameters() -> None:
 def test_backups_run_by_themselves_and_recoveries_never() -> None:
     for found in deployment.read_declaration(SETTINGS).deployments:
         kind = found.flow.split("_")[0]
-        by_hand = ("recover", "provision", "verify", "diagnose", "follow", "review")
+        asked = ("verify", "diagnose", "follow", "review", "open", "update", "close")
+        by_hand = ("recover", "provision", *asked)
         assert bool(found.schedules) is (kind not in by_hand), found.flow
         if kind in ("recover", "provision"):
             assert "recovery" in found.tags

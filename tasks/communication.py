@@ -1,0 +1,313 @@
+"""Tell people of an incident: made by template, sent by the first channel that takes it, recorded.
+
+Nothing here ever raises: telling must not stop what it tells of. Of each message the incident keeps
+who was reached by which channel, which did not take it, and who was not reached at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from filelock import FileLock, Timeout
+
+from lifeboat.core import communication as core
+from lifeboat.core import incident as incident_core
+from lifeboat.core.checklist import PLACEHOLDER
+from lifeboat.core.communication import Audience, Moment
+from lifeboat.core.errors import RecoveryError
+from lifeboat.core.incident import Event, EventKind, Incident
+from lifeboat.core.plan import RecoveryPlan
+from lifeboat.settings import Channel, Settings
+from lifeboat.tools import messages, notify
+from tasks import clock, incident_log, incidents, many
+
+log = logging.getLogger("lifeboat")
+
+
+@dataclass(frozen=True)
+class Message:
+    """One text for one person, or for one public place."""
+
+    audience: Audience
+    moment: Moment
+    to: str
+    channels: tuple[Channel, ...]
+    text: messages.Text
+    withheld: str = ""
+
+
+@dataclass
+class _Outcome:
+    channel: str = ""
+    not_taken: dict[str, str] = field(default_factory=dict)
+
+
+# --- what would be told -----------------------------------------------------------------------
+
+
+def messages_of(settings: Settings, incident: Incident, event: Event) -> tuple[Message, ...]:
+    """Give each message that a line of an incident is the reason for, with those held back."""
+    found: list[Message] = []
+    told = core.announced(incident.events)
+    for moment, audiences in core.messages_for(event, incident, plan_announced=told):
+        found += _messages(settings, incident, event, moment, audiences)
+    return tuple(found)
+
+
+def preview(settings: Settings, incident: Incident) -> tuple[Message, ...]:
+    """Give all that would be told of an incident, from its opening to its close; send nothing."""
+    now = clock.now()
+    found: list[Message] = []
+    for moment in (Moment.OPENED, Moment.UPDATE, Moment.RECOVERED, Moment.CLOSED):
+        audiences = core.INTERNAL if moment is Moment.UPDATE else tuple(Audience)
+        event = Event(at=now, kind=EventKind.NOTE, text="(what is told then)")
+        found += _messages(settings, incident, event, moment, audiences)
+    return tuple(found)
+
+
+def in_words(message: Message) -> str:
+    """A message as it is previewed in a terminal."""
+    by = ", then ".join(channel.name for channel in message.channels) or "NO CHANNEL"
+    held = f" [held back: {message.withheld}]" if message.withheld else ""
+    text = "\n".join(f"    {line}".rstrip() for line in message.text.body.splitlines())
+    problem = f"\n    (not used: {message.text.problem})" if message.text.problem else ""
+    head = f"{message.moment}, to {message.to} ({message.audience}) by {by}{held}"
+    return f"{head}\n    {message.text.title}\n{text}{problem}"
+
+
+def _messages(
+    settings: Settings,
+    incident: Incident,
+    event: Event,
+    moment: Moment,
+    audiences: Sequence[Audience],
+) -> list[Message]:
+    how = settings.communication
+    if incident.drill and not how.drill_to_people:
+        receivers = [(a, str(a), how.drill_channels) for a in audiences if how.drill_channels]
+    else:
+        receivers = [r for audience in audiences for r in _receivers(settings, audience)]
+    values = _values(settings, incident, event)
+    found = []
+    for audience, to, channels in receivers:
+        kinds = [str(audience), "internal" if audience.is_internal else "external"]
+        text = messages.render(moment, kinds, values, own=how.templates)
+        if text.problem:
+            log.warning("A template of yours is passed over for ours: %s", text.problem)
+        if incident.drill:
+            text = messages.Text(
+                title=f"[DRILL] {text.title}",
+                body=f"This is a drill. Nothing real has happened.\n\n{text.body}",
+                template=text.template,
+                problem=text.problem,
+            )
+        because = core.withheld_because(
+            incident,
+            audience,
+            moment,
+            now=clock.now(),
+            quiet=_is_quiet(settings),
+            at_most_per_hour=how.at_most_per_hour,
+        )
+        found.append(Message(audience, moment, to, channels, text, because))
+    return found
+
+
+def _receivers(
+    settings: Settings, audience: Audience
+) -> list[tuple[Audience, str, tuple[Channel, ...]]]:
+    """Who of an audience is told: persons, or a public place that has a way to it."""
+    if audience.is_internal:
+        persons = settings.people.by_role[audience]
+        return [(audience, person.name, person.channels) for person in persons]
+    channels = settings.communication.external.by_name[audience]
+    return [(audience, audience.replace("_", " "), channels)] if channels else []
+
+
+def _values(settings: Settings, incident: Incident, event: Event) -> dict[str, Any]:
+    def last(kind: EventKind) -> Event | None:
+        return next((e for e in reversed(incident.events) if e.kind is kind), None)
+
+    planned, detected = last(EventKind.PLANNED), last(EventKind.DETECTED)
+    began = incident.began_at or incident.opened_at
+    people = [p for persons in settings.people.by_role.values() for p in persons if p.phone]
+    return {
+        "incident": incident,
+        "event": event,
+        "since": f"{began:%Y-%m-%d %H:%M} UTC",
+        "running": max(0.0, (event.at - began).total_seconds()),
+        "symptoms": detected.text if detected else "",
+        "expected_loss": planned.data.get("expected_loss") if planned else "",
+        "expected_seconds": planned.data.get("expected_seconds") if planned else None,
+        "figures": incident.figures,
+        "phones": ", ".join(dict.fromkeys(f"{p.name} {p.phone}" for p in people)),
+    }
+
+
+def _is_quiet(settings: Settings) -> bool:
+    hours = settings.communication.quiet_hours
+    if hours is None:
+        return False
+    now = clock.now().astimezone(ZoneInfo(hours.timezone)).time()
+    return core.in_quiet_hours(now, begin=hours.begin, end=hours.end)
+
+
+def preview_of_plan(settings: Settings, plan: RecoveryPlan) -> str:
+    """What people would be told of a recovery, for its dry run. Never raises."""
+    try:
+        scenario = incident_core.scenario_of(plan.procedure)
+        incident = Incident(
+            id="preview",
+            platform=plan.platform,
+            title=f"{plan.platform}: {plan.symptoms}",
+            scenario=scenario,
+            drill=settings.environment == "staging",
+            severity=incident_core.severity_of(scenario),
+            commander=next((p.name for p in settings.people.incident_commander), ""),
+            opened_at=clock.now(),
+        )
+        return "\n\n".join(map(in_words, preview(settings, incident)))
+    except Exception as error:
+        return f"What people would be told can't be shown: {error}"
+
+
+# --- telling ------------------------------------------------------------------------------------
+
+
+def tell(settings: Settings, incident: Incident, event: Event) -> tuple[Message, ...]:
+    """Tell all whom a line of an incident concerns; write down who was reached. Never raises."""
+    try:
+        wanted = messages_of(settings, incident, event)
+        _send_and_record(settings, incident, wanted)
+        return wanted
+    except Exception as error:
+        log.error("Telling people of %s: %s: %s", incident.id, type(error).__name__, error)
+        return ()
+
+
+def _send_and_record(settings: Settings, incident: Incident, wanted: Sequence[Message]) -> None:
+    def deliver(message: Message) -> None:
+        outcome = _Outcome() if message.withheld else _send(settings, message)
+        _record(settings, incident, message, outcome)
+
+    if wanted:
+        many.act_on_all(wanted, deliver, doing="Telling people")
+
+
+def _send(settings: Settings, message: Message) -> _Outcome:
+    """Try a person's channels in their order until one takes the message."""
+    outcome = _Outcome()
+    alarm = message.moment not in (Moment.RECOVERED, Moment.CLOSED)
+    for channel in message.channels:
+        try:
+            notify.send(
+                settings.fill(channel.url),
+                title=message.text.title,
+                body=message.text.body,
+                alarm=alarm,
+                doing=f"Telling {message.to} by {channel.name}",
+                timeout_seconds=settings.communication.timeout_seconds,
+                secrets=_secrets(settings),
+            )
+        except RecoveryError as error:
+            log.warning("%s", error)
+            outcome.not_taken[channel.name] = str(error.message)
+        except Exception as error:
+            # A defect of a service's plugin is the failure of that channel, and of nothing else.
+            log.warning("Telling %s by %s: %s", message.to, channel.name, type(error).__name__)
+            outcome.not_taken[channel.name] = type(error).__name__
+        else:
+            outcome.channel = channel.name
+            return outcome
+    log.error("NOT REACHED: %s (%s): %s", message.to, message.audience, message.text.title)
+    return outcome
+
+
+def _secrets(settings: Settings) -> list[str]:
+    """All that must not be in an error: what is known as secret, and what any address holds.
+
+    Of any, because Apprise's log does not tell messages apart that are sent side by side.
+    """
+    how = settings.communication
+    lists = [p.channels for persons in settings.people.by_role.values() for p in persons]
+    lists += [*how.external.by_name.values(), how.drill_channels]
+    names = {name for one in lists for c in one for name in PLACEHOLDER.findall(c.url)}
+    held = [settings.optional_secret(name) for name in names]
+    return [*filter(None, held), *(secret.value for secret in settings.known_secrets())]
+
+
+def _record(settings: Settings, incident: Incident, message: Message, outcome: _Outcome) -> None:
+    if message.withheld:
+        told = f"{message.moment} to {message.to} was held back: {message.withheld}"
+    elif outcome.channel:
+        told = f"{message.moment} to {message.to} by {outcome.channel}"
+    else:
+        told = f"{message.moment}: {message.to} WAS NOT REACHED"
+    data = {
+        "audience": str(message.audience),
+        "moment": str(message.moment),
+        "to": message.to,
+        "title": message.text.title,
+        "body": message.text.body,
+        "channel": outcome.channel,
+        "not_taken": outcome.not_taken,
+        "withheld": message.withheld,
+    }
+    event = Event(at=clock.now(), kind=EventKind.MESSAGE, text=told, by="lifeboat", data=data)
+    incidents.append(settings, incident.id, event)
+
+
+incident_log.when_told.append(tell)
+
+
+# --- when nobody answers -------------------------------------------------------------------------
+
+
+def escalate(settings: Settings) -> tuple[Incident, ...]:
+    """Tell the next people of each incident that nobody has acknowledged in time.
+
+    Give those that were told of. What was told is in the incident, so that whoever looks next
+    knows, also after a restart.
+    """
+    told = []
+    with _one_at_a_time(settings) as mine:
+        for incident in incidents.list_incidents(settings) if mine else ():
+            now = clock.now()
+            after = settings.communication.escalate_after_minutes
+            audiences = core.escalates_to(incident, now=now, after_minutes=after)
+            if audiences is None:
+                continue
+            whom = ", ".join(audience.replace("_", " ") for audience in audiences)
+            event = Event(
+                at=now,
+                kind=EventKind.ESCALATED,
+                text=f"Nobody has acknowledged; told: {whom}",
+                by="lifeboat",
+            )
+            changed = incidents.append(settings, incident.id, event)
+            try:
+                wanted = _messages(settings, changed, event, Moment.ESCALATED, audiences)
+                _send_and_record(settings, changed, wanted)
+            except Exception as error:
+                log.error("Escalating %s: %s: %s", incident.id, type(error).__name__, error)
+            incidents.mirror(settings, incident.id)
+            told.append(changed)
+    return tuple(told)
+
+
+@contextlib.contextmanager
+def _one_at_a_time(settings: Settings) -> Iterator[bool]:
+    place = incidents.directory(settings)
+    if not place.is_dir():  # no incident here, and the lock would begin a vault
+        yield False
+        return
+    try:
+        with FileLock(place / ".escalate.lock", timeout=0):
+            yield True
+    except (OSError, Timeout):
+        yield False

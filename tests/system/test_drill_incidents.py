@@ -1,0 +1,78 @@
+"""A drill leaves an incident for each scenario, and messages that people really receive."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from lifeboat.core.drill import DrillReport
+from lifeboat.core.incident import EventKind, State, add_up, read_events
+from tests.system import inboxes
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def drilled(tmp_path_factory: pytest.TempPathFactory):
+    """One drill of all scenarios; gives its report, its incidents and what was received."""
+    root = tmp_path_factory.mktemp("drill")
+    with inboxes.mail_server() as mail:
+        words = [
+            *(sys.executable, "-c", "from lifeboat.cli import main; main()", "drill"),
+            *("--root", str(root / "staging"), "--reports", str(root / "reports")),
+            *("--scale", "0.02", "--server-load-seconds", "5", "--keep", "--json"),
+            *("--channel", "json://127.0.0.1:9/dead", "--channel", mail.address),
+            "--without-prefect",
+        ]
+        # Into files: the platform that is kept would hold a pipe open.
+        with (root / "out").open("w") as out, (root / "log").open("w") as errors:
+            subprocess.run(words, stdout=out, stderr=errors, timeout=500)
+        told = (root / "out").read_text()
+        assert told.startswith("{"), (root / "log").read_text()[-4000:]
+        report = DrillReport.model_validate(json.loads(told))
+        from staging.compose_site import site_at
+
+        site = site_at(root / "staging")
+        found = {}
+        for path in sorted(site.server.glob("backups/records/incidents/*/incident.jsonl")):
+            lines = path.read_text().splitlines()
+            incident = add_up(read_events(lines), id=path.parent.name)
+            assert incident
+            found[incident.scenario] = incident
+        site.stop()
+        yield report, found, mail
+
+
+def test_each_scenario_leaves_an_incident_with_the_reports_numbers(drilled) -> None:
+    report, found, _ = drilled
+    assert report.passed, report.in_words()
+    # What the lost server kept of the others is in the bucket.
+    assert "server" in found
+    for scenario in report.scenarios:
+        incident = found.get(scenario.name)
+        if incident is None:
+            continue
+        assert incident.state is State.CLOSED
+        assert incident.drill
+        assert incident.figures["rto_seconds"] == pytest.approx(scenario.rto_seconds)
+        assert incident.figures["rpo_seconds"] == scenario.rpo_seconds
+        assert incident.figures["checks_passed"] == scenario.checks_passed
+        recovered = next(e for e in incident.events if e.kind is EventKind.RECOVERED)
+        assert recovered.data["rto_seconds"] == pytest.approx(scenario.rto_seconds, abs=0.01)
+        assert recovered.data["record"] == scenario.record
+        assert incident.runs == (scenario.record,), "the recovery joined what monitoring opened"
+
+
+def test_people_received_it_by_the_channel_that_works(drilled) -> None:
+    _, found, mail = drilled
+    assert mail.titles
+    assert all(title.startswith("[DRILL] ") for title in mail.titles)
+    incident = found["server"]
+    assert incident.not_reached == ()
+    assert {m.channel for m in incident.messages if not m.withheld} == {"drill-2"}
+    assert all(m.not_taken.keys() == {"drill-1"} for m in incident.messages if m.reached)
+    for moment in ("opened", "recovered", "closed"):
+        assert any(m.moment == moment and m.reached for m in incident.messages), moment
