@@ -18,12 +18,14 @@ from tasks import (
     artifacts,
     catalogue,
     incident_log,
+    incident_report,
     journals,
     locks,
     marks,
     places,
     provision,
     services,
+    status_page,
     vault,
     verification,
 )
@@ -32,6 +34,9 @@ from tasks.orchestration import is_alone, step
 from tasks.record import Run, current_run, recorded
 
 log = logging.getLogger("lifeboat")
+
+incident_report.follow_incidents()
+status_page.follow_incidents()
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from lifeboat.core.errors import RecoveryError
 # Each import adds its commands to the app.
 from lifeboat.cli import backups, points, watch, alarms, diagnosis  # noqa: F401, I001 isort: skip
 from lifeboat.cli import recoveries, card, deployments, drills  # noqa: F401, I001 isort: skip
-from lifeboat.cli import provision, services  # noqa: F401, I001 isort: skip
+from lifeboat.cli import provision, services, pages  # noqa: F401, I001 isort: skip
 
 __all__ = ["Exit", "app", "exit_code_of", "main"]
 

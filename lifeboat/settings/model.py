@@ -29,6 +29,7 @@ from lifeboat.settings.environment import (
     secrets_of_environment,
 )
 from lifeboat.settings.stack import ComposeRunner, StackSettings
+from lifeboat.settings.status_page import StatusPage
 
 
 class Objectives(Section):
@@ -342,6 +343,7 @@ class Settings(Section):
     )
     watch: Watch = Field(default=Watch(), description="What is an alarm.")
     alarms: Alarms = Field(default=Alarms(), description="Whom to tell of an alarm.")
+    status_page: StatusPage = Field(default=StatusPage(), description="What the public sees.")
     recovery: Recovery = Field(default=Recovery(), description="Time boxes of a recovery.")
     card: CardSettings = Field(
         default=CardSettings(), description="What the bootstrap card says besides."

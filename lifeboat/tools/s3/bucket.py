@@ -104,9 +104,10 @@ class Bucket:
         except TransientError as error:
             raise PreconditionError(error.message, hint=error.hint) from error
 
-    def put(self, key: str, data: bytes) -> None:
+    def put(self, key: str, data: bytes, *, content_type: str = "") -> None:
+        more = {"ContentType": content_type} if content_type else {}
         with self.told(f"Writing {key} to bucket {self.name}"):
-            self.client.put_object(Bucket=self.name, Key=self.full_key(key), Body=data)
+            self.client.put_object(Bucket=self.name, Key=self.full_key(key), Body=data, **more)
 
     def get(self, key: str) -> bytes:
         with self.told(f"Reading {key} from bucket {self.name}"):
