@@ -17,7 +17,8 @@ def watch_objectives(request: WatchObjectives = WatchObjectives()) -> Report:
     2. Judge: what would be lost now in each scenario, how long a recovery would take, and whether
        backups, restore tests and drills are as young, and the vault as whole, as they should be.
     3. Tell: an event for each finding that is not good, and, from the host, the report in both
-       tiers, the file for Prometheus, and a message by the channels of `alarms` if there is news; and the status page.
+       tiers, the file for Prometheus, and a message by the channels of `alarms` if there is
+       news; and the status page.
 
     What it changes: from the host a probe object in the bucket, which it removes, and its own
     report; from afar nothing. It takes no lock, and works while a recovery or a backup runs.
