@@ -20,12 +20,14 @@ from tasks import (
     communication,
     followups,
     incident_log,
+    incident_report,
     journals,
     locks,
     marks,
     places,
     provision,
     services,
+    status_page,
     vault,
     verification,
 )
@@ -34,6 +36,9 @@ from tasks.orchestration import is_alone, step
 from tasks.record import Run, current_run, recorded
 
 log = logging.getLogger("lifeboat")
+
+incident_report.follow_incidents()
+status_page.follow_incidents()
 
 
 @contextmanager

@@ -31,6 +31,7 @@ from lifeboat.settings.environment import (
 from lifeboat.settings.people import Communication, People
 from lifeboat.settings.reviews import FollowUps, Reviews
 from lifeboat.settings.stack import ComposeRunner, StackSettings
+from lifeboat.settings.status_page import StatusPage
 
 
 class Objectives(Section):
@@ -354,6 +355,7 @@ class Settings(Section):
     communication: Communication = Field(
         default=Communication(), description="How people are told of an incident."
     )
+    status_page: StatusPage = Field(default=StatusPage(), description="What the public sees.")
     recovery: Recovery = Field(default=Recovery(), description="Time boxes of a recovery.")
     card: CardSettings = Field(
         default=CardSettings(), description="What the bootstrap card says besides."

@@ -1,0 +1,72 @@
+"""The post-incident report: made from an incident's record, kept beside it here and in S3."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from lifeboat.core.errors import RecoveryError
+from lifeboat.core.incident import Incident
+from lifeboat.core.incident_report import FollowUp, IncidentReport
+from lifeboat.settings import Settings
+from lifeboat.tools import filesystem, pages
+from tasks import clock, incidents, places
+
+log = logging.getLogger("lifeboat")
+
+
+def make_report(settings: Settings, incident: Incident) -> IncidentReport:
+    """Add up the report; what no record holds is marked in it as a gap."""
+    return IncidentReport(
+        incident=incident,
+        written_at=clock.now(),
+        objective_rto_seconds=settings.objectives.rto_seconds,
+        objective_rpo_seconds=settings.objectives.rpo_seconds,
+        follow_ups=_follow_ups(places.records_directory(settings) / "followups", incident.id),
+    )
+
+
+def write_report(settings: Settings, incident: Incident) -> Path:
+    """Write `report.md` and `report.html` beside the incident; give the latter's path.
+
+    Raises OSError if this host can't keep them. A bucket that does not answer is only told.
+    """
+    report = make_report(settings, incident)
+    texts = {"report.html": pages.report_html(report), "report.md": pages.report_markdown(report)}
+    kinds = {"report.html": "text/html; charset=utf-8", "report.md": "text/markdown"}
+    try:
+        for name, text in texts.items():
+            key = incidents.key(incident.id, name)
+            places.bucket(settings).put(key, text.encode(), content_type=kinds[name])
+    except RecoveryError as error:
+        log.warning("The report of %s is only on this host: %s", incident.id, error)
+    directory = incidents.directory(settings) / incident.id
+    # Where the vault is not mounted, nothing is begun on the disk below it.
+    if settings.vault.local.is_dir():
+        directory.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        filesystem.atomic_write(directory / name, text.encode())
+    return directory / "report.html"
+
+
+def follow_incidents() -> None:
+    """Write the report whenever an incident is closed."""
+    if write_report not in incidents.when_closed:
+        incidents.when_closed.append(write_report)
+
+
+def _follow_ups(directory: Path, id: str) -> tuple[FollowUp, ...]:
+    """What is left to do, from JSON Lines named after the incident; lines cut short are left."""
+    try:
+        lines = (directory / f"{id}.jsonl").read_text().splitlines()
+    except OSError:
+        return ()
+    found = []
+    for line in lines:
+        try:
+            found.append(FollowUp.model_validate_json(line))
+        except ValidationError:
+            continue
+    return tuple(found)
