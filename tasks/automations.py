@@ -161,8 +161,12 @@ def _silences(
     automation: Silence, settings: Settings, deployments: Declaration
 ) -> Iterator[tuple[str, dict[str, Any], dict[str, str]]]:
     for what in automation.of:
+        every = _every_seconds(what, settings.platform, deployments)
+        if every is None:
+            log.warning("%s has no active schedule: nobody is told when it is missing.", what)
+            continue
         window = automation.window_seconds(
-            every_seconds=_every_seconds(what, settings.platform, deployments),
+            every_seconds=every,
             late_factor=settings.watch.late_factor,
         )
         resource = f"lifeboat.{settings.platform}.{automation.resource or what}"
@@ -182,17 +186,19 @@ def _silences(
         yield f"{name}-still", {**trigger, "within": again}, known
 
 
-def _every_seconds(what: str, platform: str, deployments: Declaration) -> float:
-    """The longest time between two runs that its schedules make."""
+def _every_seconds(what: str, platform: str, deployments: Declaration) -> float | None:
+    """The longest time between two runs that its schedules make; None if it has none."""
     doing = f"Reading the silence of {what}"
     name = f"{platform}.{what}"
     found = next((d for d in deployments.deployments if d.name == name), None)
-    lines = [schedule.cron for schedule in found.schedules if schedule.active] if found else []
-    if not lines:
+    if found is None:
         raise SettingsError(
-            f"{doing}: prefect.yaml declares no {name} with an active schedule.",
-            hint="What is not due by itself can't be missed: take it out of automations.yaml.",
+            f"{doing}: prefect.yaml declares no {name}.",
+            hint="What is not there can't be missed: take it out of automations.yaml.",
         )
+    lines = [schedule.cron for schedule in found.schedules if schedule.active]
+    if not lines:
+        return None
     try:
         return min(cron.longest_gap_seconds(line) for line in lines)
     except ValueError as error:

@@ -137,7 +137,7 @@ def test_what_is_told_by_the_server_follows_from_the_schedules() -> None:
     ("old", "new", "told"),
     [
         ("within_seconds: 600", "within_secs: 600", "within_secs"),
-        ("ship-wal,", "recover-files,", "declares no cad.recover-files with an active schedule"),
+        ("ship-wal,", "ship-wax,", "declares no cad.ship-wax"),
         ("{{ $WINDOW }}", "{{ $WINDOWS }}", "there is no variable WINDOWS"),
         ("name: run-stuck", "name: run-crashed", "run-crashed is declared twice"),
     ],
