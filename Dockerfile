@@ -26,6 +26,7 @@ RUN --mount=type=secret,id=pip_config --mount=type=secret,id=pip_certificates \
 
 COPY LICENSE README.md prefect.yaml pyproject.toml ./
 COPY containers containers
+COPY deployments deployments
 COPY flows flows
 COPY lifeboat lifeboat
 COPY staging staging

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from lifeboat.core.errors import PreconditionError
 from lifeboat.core.points import Asset
 from lifeboat.settings import Settings
-from tasks import alarms, leftovers, locks, places, vault
+from tasks import alarms, events, leftovers, locks, places, vault
 from tasks.record import Run, recorded
 
 UNPROVEN_NAME = "recovered-but-not-verified"
@@ -23,7 +23,7 @@ def backup_run(
     """Hold one asset for a backup (or another procedure on the vault) and record it.
 
     What dead runs have left is cleaned up first, and told. If it fails, the channels of `alarms`
-    hear of it.
+    hear of it; if it ends well, Prefect's automations do.
 
     Raises LockBusy if it is being backed up or the platform is being recovered, and
     PreconditionError on a host whose recovery was never verified: its database may be empty, and
@@ -40,6 +40,7 @@ def backup_run(
             if isinstance(asset, Asset):
                 leftovers.tidy_before(settings, asset)
             yield run
+        events.tell_finished(settings.platform, procedure, run.id)
 
 
 def refuse_unproven(settings: Settings, *, doing: str) -> None:

@@ -9,16 +9,22 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
-from lifeboat.core.deployment import MANAGED, Declaration, DeploymentDeclaration
+from lifeboat.core.deployment import (
+    MANAGED,
+    Declaration,
+    DeploymentDeclaration,
+    fill_variables,
+)
 from lifeboat.core.errors import PermanentError, PreconditionError, SettingsError, TransientError
 from lifeboat.settings import Settings, read_model
+from tasks import automations
+from tasks.automations import AppliedAutomations
 
 if TYPE_CHECKING:
     from prefect import Flow
@@ -30,17 +36,17 @@ log = logging.getLogger("lifeboat")
 
 DECLARATION = Path(__file__).parent.parent / "prefect.yaml"
 POOL_TYPE = "process"
-_VARIABLE = re.compile(r"\{\{ *\$(\w+) *\}\}")
 
 
 class Applied(BaseModel):
-    """What `apply` did, by the names of deployments and work pools."""
+    """What `apply` did, by the names of deployments, work pools and automations."""
 
     model_config = ConfigDict(frozen=True)
 
     deployed: tuple[str, ...]
     removed: tuple[str, ...]
     pools_made: tuple[str, ...]
+    automations: AppliedAutomations = AppliedAutomations()
 
 
 def read_declaration(settings: Settings, file: Path = DECLARATION) -> Declaration:
@@ -52,23 +58,8 @@ def read_declaration(settings: Settings, file: Path = DECLARATION) -> Declaratio
         file, Declaration, what=file.name, where_hint="It lies beside the README of Lifeboat."
     )
     known = {"LIFEBOAT_PLATFORM": settings.platform, "LIFEBOAT_CONFIG": str(settings.file)}
-    return Declaration.model_validate(_filled(declaration.model_dump(by_alias=True), known))
-
-
-def _filled(value: Any, known: Mapping[str, str]) -> Any:
-    if isinstance(value, str):
-        unknown = [name for name in _VARIABLE.findall(value) if name not in known]
-        if unknown:
-            raise SettingsError(
-                f"Reading prefect.yaml: there is no variable {unknown[0]}.",
-                hint=f"There are {', '.join(known)}.",
-            )
-        return _VARIABLE.sub(lambda match: known[match[1]], value)
-    if isinstance(value, Mapping):
-        return {key: _filled(item, known) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_filled(item, known) for item in value]
-    return value
+    told = fill_variables(declaration.model_dump(by_alias=True), known, what=file.name)
+    return Declaration.model_validate(told)
 
 
 def load_flows(declaration: Declaration) -> dict[str, Flow]:
@@ -106,11 +97,15 @@ def _of_schedules(deployment: DeploymentDeclaration) -> list[Mapping[str, Any]]:
     return [{**deployment.parameters, **s.parameters} for s in deployment.schedules if s.parameters]
 
 
-def apply(settings: Settings, file: Path = DECLARATION) -> Applied:
-    """Make the server have what prefect.yaml declares for this platform. Safe to run again.
+def apply(
+    settings: Settings,
+    file: Path = DECLARATION,
+    automations_file: Path = automations.DECLARATION,
+) -> Applied:
+    """Make the server have what is declared for this platform, automations too. Safe to run again.
 
-    Only deployments with our tag and this platform's are ever removed. Raises
-    PreconditionError if no server is configured, and TransientError if it does not answer.
+    Only what has our tag and this platform's is ever removed. Raises SettingsError for every
+    mistake, PreconditionError if no server is configured, and TransientError if it does not answer.
     """
     from prefect.client.orchestration import get_client
     from prefect.exceptions import PrefectHTTPStatusError
@@ -118,6 +113,7 @@ def apply(settings: Settings, file: Path = DECLARATION) -> Applied:
 
     declaration = read_declaration(settings, file)
     flows = load_flows(declaration)
+    wanted = automations.read_wanted(settings, declaration, automations_file)
     if not PREFECT_API_URL.value():
         raise PreconditionError(
             "Applying prefect.yaml: no Prefect server is configured.",
@@ -132,7 +128,8 @@ def apply(settings: Settings, file: Path = DECLARATION) -> Applied:
                 hint="Start the server, or look at PREFECT_API_URL. Nothing was changed.",
             )
         try:
-            return _apply(client, declaration, flows, settings.platform)
+            done = _apply(client, declaration, flows, settings.platform)
+            return done.model_copy(update={"automations": automations.apply(client, wanted)})
         except PrefectHTTPStatusError as error:
             raise _refusal(error) from error
 

@@ -31,7 +31,8 @@ from lifeboat.core.points import Asset, Facts
 from lifeboat.core.timeline import Phase, RunRecord, StepRecord, outside_steps_seconds
 from lifeboat.core.timeline import phase_seconds as phases_of
 from lifeboat.settings import Settings, give_secrets, load_settings
-from lifeboat.tools import filesystem, process, report, s3
+from lifeboat.tools import filesystem, process, s3
+from lifeboat.tools import report as report_tool
 from staging import faults, load
 from staging.compose_site import new_site, site_at
 from staging.site import Site
@@ -83,19 +84,32 @@ def open_register(request: Drill) -> Register | None:
     return register
 
 
+def report_page(drill_id: str) -> str:
+    """Where a platform's vault keeps the report of a drill, in both tiers."""
+    return f"records/drill-reports/{drill_id}.html"
+
+
 @step(retries=2)
 def enter_result(register: Register, report: DrillReport) -> None:
     """Put a drill's result on record where `lifeboat watch` looks for it: in both tiers.
 
-    On a machine that is not the platform's host there is no local vault to write to.
+    Its report for people lies there too, for a worker's own directory goes with the run. On a
+    machine that is not the platform's host there is no local vault to write to.
     """
     result = DrillOnRecord.of(report)
     text = result.model_dump_json(indent=2).encode()
+    page = report_page(result.id)
+    html = report_tool.render_html(report).encode()
+    register.bucket.put(page, html)
     register.bucket.put(marks.key_of(Kind.DRILLS, result.id), text)
     if register.settings.vault.local.is_dir():
         path = marks.path_of(register.settings, Kind.DRILLS, result.id)
         path.parent.mkdir(parents=True, exist_ok=True)
         filesystem.atomic_write(path, text)
+        path = register.settings.vault.local / page
+        path.parent.mkdir(parents=True, exist_ok=True)
+        filesystem.atomic_write(path, html, mode=0o644)
+    current_run().fact(report_on_record=page)
     log.info("The drill is on record for %s.", register.settings.platform)
 
 
@@ -362,7 +376,7 @@ def write_report(found: DrillReport, request: Drill) -> Path:
         directory / "report.json", found.model_dump_json(indent=2).encode(), mode=0o644
     )
     filesystem.atomic_write(
-        directory / "report.html", report.render_html(found).encode(), mode=0o644
+        directory / "report.html", report_tool.render_html(found).encode(), mode=0o644
     )
     for trial_record in Path(request.root).absolute().glob("outside/load-*.jsonl"):
         with contextlib.suppress(OSError):

@@ -12,6 +12,8 @@ log = logging.getLogger("lifeboat")
 
 OBJECTIVES = "lifeboat.objectives"
 """One for each look; its payload says how many findings are good, and names those that are not."""
+FINISHED = "lifeboat.finished"
+"""A backup or an upkeep ended well; its resource is `lifeboat.<platform>.<procedure>`."""
 RED = "lifeboat.finding.red"
 """One for each finding that is not good; its resource is `lifeboat.<platform>.<finding>`."""
 
@@ -34,6 +36,11 @@ def emit(event: str, *, platform: str, subject: str, payload: Mapping[str, objec
         )
     except Exception as error:
         log.warning("The event %s of %s could not be sent: %s", event, subject, error)
+
+
+def tell_finished(platform: str, procedure: str, run: str) -> None:
+    """Send that a backup or an upkeep ended well. Where these stop, the server tells people."""
+    emit(FINISHED, platform=platform, subject=procedure, payload={"run": run})
 
 
 def tell_objectives(report: Report) -> None:

@@ -33,7 +33,7 @@ from lifeboat.settings import Settings
 from lifeboat.tools import aws_secrets, filesystem
 from lifeboat.tools.ec2 import Ec2Hosts, HostProvisioner
 from lifeboat.tools.s3 import Bucket
-from tasks import clock, places, settings_in_vault
+from tasks import artifacts, clock, places, settings_in_vault
 from tasks.orchestration import step
 from tasks.record import Run, current_run, recorded
 
@@ -78,7 +78,11 @@ class Wanted(BaseModel):
 
 @contextlib.contextmanager
 def provisioning(request: ProvisionServer) -> Iterator[Run]:
-    with recorded("provision-server", platform=request.platform, directory=None) as run:
+    """Record it, and show it in the UI; there is no place yet to write the record to."""
+    with (
+        recorded("provision-server", platform=request.platform, directory=None) as run,
+        artifacts.shown(run),
+    ):
         yield run
 
 
@@ -109,6 +113,7 @@ def read_wanted(request: ProvisionServer) -> Wanted:
             hint="Nothing was made. Make a machine by hand and run `lifeboat recover server` on it "
             "(`lifeboat card` says what it needs).",
         )
+    artifacts.belongs_to(settings)
     return Wanted(
         settings=settings,
         ec2=settings.provision.ec2,

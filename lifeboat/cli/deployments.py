@@ -21,7 +21,9 @@ _ROOT = Path(".lifeboat/up")
 
 @app.command()
 def deploy(config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Make the Prefect server have what prefect.yaml declares for this platform, and no more.
+    """Make the Prefect server have what is declared for this platform, and no more.
+
+    That is prefect.yaml, and deployments/automations.yaml for the channels of lifeboat.yaml.
 
     Needs PREFECT_API_URL. Checks first, so that a mistake changes nothing; safe to run again.
     """
@@ -36,9 +38,17 @@ def deploy(config: ConfigOption = None, as_json: JsonOption = False) -> None:
         ("made work pool", applied.pools_made),
         ("deployed", applied.deployed),
         ("removed", applied.removed),
+        ("tells of", applied.automations.changed),
+        ("does not tell any more of", applied.automations.removed),
     ):
         for name in names:
             typer.echo(f"{what} {name}")
+    told = applied.automations
+    if not (told.changed or told.unchanged):
+        typer.echo(
+            "The server tells nobody of a dead worker or a missing backup: alarms.channels in "
+            "lifeboat.yaml names no channel."
+        )
 
 
 @app.command()

@@ -6,13 +6,19 @@ mistake means no backups. Here every key is known, and a schedule says whether i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from lifeboat.core.errors import SettingsError
+
 MANAGED = "lifeboat"
 """Tag of every deployment that we made, so that we may remove it when it is not declared."""
+
+_VARIABLE = re.compile(r"\{\{ *\$(\w+) *\}\}")
+T = TypeVar("T")
 
 
 class _Declared(BaseModel):
@@ -120,3 +126,27 @@ class Declaration(_Declared):
         if twice:
             raise ValueError(f"{twice[0]} is declared twice")
         return self
+
+
+def fill_variables(value: T, known: Mapping[str, str], *, what: str) -> T:
+    """Replace each `{{ $NAME }}` in the strings of a declaration; `what` is its file in messages.
+
+    Raises SettingsError if a name is not known.
+    """
+
+    def filled(part: Any) -> Any:
+        if isinstance(part, str):
+            unknown = [name for name in _VARIABLE.findall(part) if name not in known]
+            if unknown:
+                raise SettingsError(
+                    f"Reading {what}: there is no variable {unknown[0]}.",
+                    hint=f"There are {', '.join(known)}.",
+                )
+            return _VARIABLE.sub(lambda match: known[match[1]], part)
+        if isinstance(part, Mapping):
+            return {key: filled(item) for key, item in part.items()}
+        if isinstance(part, (list, tuple)):
+            return [filled(item) for item in part]
+        return part
+
+    return filled(value)

@@ -35,12 +35,9 @@ def send(
     # What Apprise says goes into the error, and nowhere else.
     logging.getLogger(_LOGGER).propagate = False
     with apprise.LogCapture(level=logging.WARNING, name=_LOGGER, fmt="%(message)s") as said:
-        service = apprise.Apprise.instantiate(_bounded(url, timeout_seconds))
+        service = apprise.Apprise.instantiate(bounded(url, timeout_seconds))
         if service is None:
-            raise PreconditionError(
-                f"{doing}: its address is of no service that Apprise knows.",
-                hint="Look at alarms.channels; https://appriseit.com lists the addresses.",
-            )
+            raise _unknown(doing)
         kind = apprise.NotifyType.FAILURE if alarm else apprise.NotifyType.SUCCESS
         taken = service.notify(title=title, body=body, notify_type=kind)
         why = " ".join(said.getvalue().split())
@@ -51,7 +48,24 @@ def send(
         )
 
 
-def _bounded(url: str, timeout_seconds: float) -> str:
+def require_known(url: str, *, doing: str) -> None:
+    """Raise PreconditionError if the address is of no service that Apprise knows."""
+    import apprise
+
+    logging.getLogger(_LOGGER).propagate = False
+    with apprise.LogCapture(level=logging.WARNING, name=_LOGGER):
+        if apprise.Apprise.instantiate(url) is None:
+            raise _unknown(doing)
+
+
+def _unknown(doing: str) -> PreconditionError:
+    return PreconditionError(
+        f"{doing}: its address is of no service that Apprise knows.",
+        hint="Look at alarms.channels; https://appriseit.com lists the addresses.",
+    )
+
+
+def bounded(url: str, timeout_seconds: float) -> str:
     """With Apprise's own parameters for how long to wait: to connect, and for the answer."""
     joint = "&" if "?" in url else "?"
     return f"{url}{joint}cto={timeout_seconds:g}&rto={timeout_seconds:g}"

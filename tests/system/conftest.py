@@ -104,7 +104,12 @@ def reset_server(site: Site, untouched: Path) -> None:
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orchestrator]:
     """A running Prefect server on a PostgreSQL of its own. To start it takes 10 to 20 s."""
     directory = tmp_path_factory.mktemp("prefect") / "orchestrator"
-    made = Orchestrator(directory, platform="cad-ai-staging", environment={})
+    soon = {
+        # A worker that asks no more is noticed after so many seconds, and not after 75.
+        "PREFECT_SERVER_SERVICES_FOREMAN_LOOP_SECONDS": "3",
+        "PREFECT_SERVER_SERVICES_FOREMAN_WORK_QUEUE_LAST_POLLED_TIMEOUT_SECONDS": "10",
+    }
+    made = Orchestrator(directory, platform="cad-ai-staging", environment=soon)
     made.create()
     try:
         made.start_server()
@@ -290,12 +295,17 @@ def _give_secrets(patch: pytest.MonkeyPatch, canary: str) -> None:
 
 @pytest.fixture
 def host(_first_host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
-    _give_secrets(monkeypatch, _first_host.canary)
+    return copy_host(_first_host, tmp_path, monkeypatch)
+
+
+def copy_host(first: Host, directory: Path, patch: pytest.MonkeyPatch) -> Host:
+    """One more host, below a directory; its secrets are in the environment."""
+    _give_secrets(patch, first.canary)
     prefix = f"host-{secrets.token_hex(4)}"
-    found = replace(_first_host, root=tmp_path / "srv", prefix=prefix)
-    shutil.copytree(_first_host.root, found.root, symlinks=True)
+    found = replace(first, root=directory / "srv", prefix=prefix)
+    shutil.copytree(first.root, found.root, symlinks=True)
     found.write_yaml()
-    source, target = places.bucket(_first_host.settings), places.bucket(found.settings)
+    source, target = places.bucket(first.settings), places.bucket(found.settings)
     for item in source.list():
         target.put(item.key, source.get(item.key))
     return found

@@ -11,6 +11,8 @@ import httpx
 import pytest
 
 from lifeboat.core.errors import PreconditionError, SettingsError, TransientError
+from lifeboat.settings.alarms import Alarms
+from lifeboat.settings.model import Watch
 from staging.orchestrator import Orchestrator
 from tasks import deployment
 from tasks.deployment import DECLARATION
@@ -30,7 +32,9 @@ def server(prefect_server: Orchestrator) -> Orchestrator:
 def apply(file: Path = DECLARATION, platform: str = PLATFORM, **access: str) -> deployment.Applied:
     from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
-    settings = SimpleNamespace(platform=platform, file=Path("/srv/lifeboat.yaml"))
+    settings = SimpleNamespace(
+        platform=platform, file=Path("/srv/lifeboat.yaml"), alarms=Alarms(), watch=Watch()
+    )
     to = {
         PREFECT_API_URL: access["PREFECT_API_URL"],
         PREFECT_API_AUTH_STRING: access.get("PREFECT_API_AUTH_STRING"),

@@ -68,6 +68,9 @@ def test_the_result_goes_where_it_belongs_although_staging_has_other_secrets(
             patch.setenv(name, "of-the-stage")
         give_secrets({"AWS_ACCESS_KEY_ID": "of-the-stage"})
         drill.enter_result(register, report)
+    page = drill.report_page(report.id)
+    assert b"<html" in register.bucket.get(page)
+    assert (host.root / "backups" / page).read_bytes() == register.bucket.get(page)
 
     settings = host.settings
     for from_bucket in (True, False):

@@ -109,3 +109,61 @@ def test_two_deployments_of_one_name_are_refused(tmp_path) -> None:
 def test_what_prefect_would_deploy_and_never_run_is_refused(tmp_path, old, new, told) -> None:
     with pytest.raises(SettingsError, match=told):
         deployment.load_flows(declared(tmp_path, TEXT.replace(old, new)))
+
+
+def test_what_is_told_by_the_server_follows_from_the_schedules() -> None:
+    from lifeboat.settings.alarms import Alarms, Channel
+    from lifeboat.settings.model import Watch
+    from tasks import automations
+
+    channel = Channel(name="hook", url="json://127.0.0.1/hook")
+    settings = SimpleNamespace(
+        platform="cad",
+        file=SETTINGS.file,
+        alarms=Alarms(channels=(channel,)),
+        watch=Watch(late_factor=2),
+        fill=lambda url: url,
+    )
+    found = automations.read_wanted(settings, deployment.read_declaration(SETTINGS))
+    named = {text[0]: trigger for text, trigger in zip(found.texts, found.triggers, strict=True)}
+    assert named["cad.silent-backup-database"]["within"] == 2 * 6 * 3600
+    assert named["cad.silent-backup-database-still"]["within"] == 24 * 3600
+    assert named["cad.silent-ship-wal"]["within"] == 900, "no hiccup is told"
+    bodies = [text[3] for text in found.texts]
+    assert not any("{{ $" in body for body in bodies)
+    assert any("has not ended well for 12 h" in body for body in bodies)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("within_seconds: 600", "within_secs: 600", "within_secs"),
+        ("ship-wal,", "ship-wax,", "declares no cad.ship-wax"),
+        ("{{ $WINDOW }}", "{{ $WINDOWS }}", "there is no variable WINDOWS"),
+        ("name: run-stuck", "name: run-crashed", "run-crashed is declared twice"),
+    ],
+)
+def test_a_mistake_in_the_automations_is_told(tmp_path: Path, old: str, new: str, told: str):
+    from lifeboat.settings.alarms import Alarms
+    from lifeboat.settings.model import Watch
+    from tasks import automations
+
+    text = automations.DECLARATION.read_text()
+    assert old in text
+    file = tmp_path / "automations.yaml"
+    file.write_text(text.replace(old, new))
+    settings = SimpleNamespace(platform="cad", file=SETTINGS.file, alarms=Alarms(), watch=Watch())
+    with pytest.raises(SettingsError, match=told):
+        automations.read_wanted(settings, deployment.read_declaration(SETTINGS), file)
+
+
+@pytest.mark.parametrize(
+    ("line", "seconds"),
+    [("* * * * *", 60), ("7 */6 * * *", 21600), ("*/5 6-22 * * *", 7.0 * 3600 + 300)],
+)
+def test_the_longest_gap_of_a_schedule_counts(line: str, seconds: float) -> None:
+    from lifeboat.tools import cron
+
+    assert cron.longest_gap_seconds(line) == seconds
+    with pytest.raises(ValueError, match="no cron line"):
+        cron.longest_gap_seconds("every day")

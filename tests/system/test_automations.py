@@ -1,0 +1,186 @@
+"""What Prefect's server tells people by itself, through to a mail server and a web server.
+
+On a real server with a real worker; only the time until it tells is shorter than declared.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+import pytest
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+
+from lifeboat.settings import load_settings
+from staging.orchestrator import Orchestrator
+from tasks import automations, deployment
+from tests.system import prefect_ui, receivers, settings_file
+from tests.system.conftest import Host, copy_host
+from tests.system.receivers import Inbox
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
+
+PLATFORM = "cad-test"
+POOL = "lifeboat-backups"
+PASSWORD = "canary-of-the-web-server"
+SOON = 15
+
+
+@dataclass
+class Stage:
+    host: Host
+    ui: prefect_ui.Ui
+    chat: Inbox
+    mail: Inbox
+    declared: Path
+
+    def apply(self) -> deployment.Applied:
+        settings = load_settings(self.host.root / "lifeboat.yaml")
+        return deployment.apply(settings, automations_file=self.declared)
+
+    def automations(self) -> dict[str, dict]:
+        found = self.ui.post("/automations/filter", limit=200)
+        return {a["name"]: a for a in found if PLATFORM in a["tags"]}
+
+    def told(self, wanted: str) -> list[str]:
+        return [f"{title}\n{text}" for title, text in self.chat.got if wanted in title]
+
+    def until_told(self, wanted: str) -> str:
+        for inbox in (self.chat, self.mail):
+            until(lambda box=inbox: [t for t in box.titles if wanted in t], wanted, self.chat)
+        return self.told(wanted)[0]
+
+
+def until(condition: Callable[[], object], what: str, seen: object) -> None:
+    deadline = time.monotonic() + prefect_ui.PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} never came: {seen}"
+        time.sleep(0.3)
+
+
+@pytest.fixture(scope="module")
+def stage(
+    _first_host: Host, prefect_server: Orchestrator, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stage]:
+    directory = tmp_path_factory.mktemp("told")
+    to = prefect_server.environment()
+    access = {
+        PREFECT_API_URL: to["PREFECT_API_URL"],
+        PREFECT_API_AUTH_STRING: to["PREFECT_API_AUTH_STRING"],
+    }
+    with contextlib.ExitStack() as held:
+        patch = held.enter_context(pytest.MonkeyPatch.context())
+        patch.setenv("HOOK_PASSWORD", PASSWORD)
+        host = copy_host(_first_host, directory, patch)
+        chat = held.enter_context(receivers.chat("ops:${HOOK_PASSWORD}@"))
+        mail = held.enter_context(receivers.mail())
+        channels = [{"name": n, "url": i.address} for n, i in (("Chat", chat), ("mail", mail))]
+        own = {"alarms.channels": channels, "alarms.again_hours": 30 / 3600}
+        settings_file.change(host.root / "lifeboat.yaml", own)
+        declared = directory / "automations.yaml"
+        text = automations.DECLARATION.read_text()
+        for seconds in (600, 300):
+            assert f"within_seconds: {seconds}" in text
+            text = text.replace(f"within_seconds: {seconds}", f"within_seconds: {SOON}")
+        assert "at_least_seconds: 900" in text
+        declared.write_text(text.replace("at_least_seconds: 900", f"within_seconds: {SOON}"))
+        held.enter_context(temporary_settings(access))
+        made = Stage(host, prefect_ui.Ui(prefect_server), chat, mail, declared)
+        yield made
+        settings_file.change(host.root / "lifeboat.yaml", {"alarms.channels": []})
+        made.apply()
+
+
+def test_what_is_declared_is_there_once_and_no_secret_is_in_clear(stage: Stage) -> None:
+    first = stage.apply()
+    there = stage.automations()
+    assert {f"{PLATFORM}.run-crashed", f"{PLATFORM}.worker-away"} < there.keys()
+    assert {f"{PLATFORM}.silent-ship-wal", f"{PLATFORM}.silent-ship-wal-still"} < there.keys()
+    assert set(first.automations.changed) == there.keys()
+    again = stage.apply()
+    assert again.automations.changed == again.automations.removed == ()
+    ids = {name: (a["id"], a["updated"]) for name, a in there.items()}
+    assert ids == {n: (a["id"], a["updated"]) for n, a in stage.automations().items()}, (
+        "to write one again would make the server forget how long something was silent"
+    )
+    blocks = stage.ui.post("/block_documents/filter", limit=200)
+    kept = json.dumps([there, blocks])
+    assert {"cad-test-channel-chat", "cad-test-channel-mail"} <= {b["name"] for b in blocks}
+    assert PASSWORD not in kept
+    server = stage.ui.server
+    lines = (server.directory / "environment.env").read_text().splitlines()
+    told = dict(line.split("=", 1) for line in lines)
+    assert told["PREFECT_SERVER_ENCRYPTION_KEY"]
+    url = told["PREFECT_API_DATABASE_CONNECTION_URL"].replace("+asyncpg", "")
+    with psycopg.connect(url) as connection:
+        rows = connection.execute("SELECT data::text FROM block_document").fetchall()
+    assert rows and PASSWORD not in str(rows)
+
+    less = stage.declared.read_text().replace("backup-models, ", "")
+    with_less = stage.declared.with_name("less.yaml")
+    with_less.write_text(less)
+    settings = load_settings(stage.host.root / "lifeboat.yaml")
+    taken_back = deployment.apply(settings, automations_file=with_less)
+    gone = f"{PLATFORM}.silent-backup-models"
+    assert set(taken_back.automations.removed) == {gone, f"{gone}-still"}
+
+
+def test_crashed_stuck_missing_and_a_dead_worker_are_told(stage: Stage, tmp_path: Path) -> None:
+    """All at once, for each takes its time: they do not wait for each other."""
+    stage.apply()
+    ui, host = stage.ui, stage.host
+    forms = ui.deployments(PLATFORM)
+
+    hanging = host.root / "hanging-restic"
+    hanging.write_text(f"#!/bin/sh\ntouch {host.root}/hangs\nexec sleep 600\n")
+    hanging.chmod(0o755)
+    slow = host.root / "slow.yaml"
+    settings_file.change(
+        host.root / "lifeboat.yaml", {"vault.restic_program": str(hanging)}, to=slow
+    )
+    with prefect_ui.worker(ui.server, POOL, PLATFORM, tmp_path) as worker:
+        good = ui.start(forms[f"{PLATFORM}.backup-config"])
+        ui.until_it_ends_as(good, "Completed")
+        dying = ui.start(forms[f"{PLATFORM}.backup-files"], config=str(slow))
+        until((host.root / "hangs").exists, "a backup that hangs", ui.log(dying))
+        pid = int(ui.run(dying)["infrastructure_pid"].split(":")[-1])
+        os.kill(pid, signal.SIGKILL)
+        ui.until_it_ends_as(dying, "Crashed")
+        told = stage.until_told("backup-files crashed")
+        assert ui.run(dying)["name"] in told and "SIGKILL" in told
+        assert f"{ui.server.url}/runs/flow-run/{dying}" in told or dying in told
+        worker.kill()
+    stuck = ui.post(
+        f"/deployments/{forms[f'{PLATFORM}.backup-models']['id']}/create_flow_run",
+        parameters={},
+        state={"type": "PENDING"},
+    )["id"]
+
+    told = stage.until_told("a run does not begin")
+    assert stuck in told and "backup-models was given to a worker" in told
+    told = stage.until_told(f"no backup-config for {SOON} s")
+    assert "lifeboat watch" in told
+    told = stage.until_told("no worker takes the runs")
+    assert "recover from a shell" in told
+    assert "no backup-platform for 30 s" in stage.until_told("no backup-platform"), "it never ran"
+    stage.until_told("nobody watches any more")
+    for once in ("crashed", f"backup-config for {SOON} s", "no worker takes"):
+        assert len(stage.told(once)) == 1, stage.told(once)
+    assert PASSWORD not in str(stage.mail.got)
+
+
+def test_without_a_channel_there_is_none(stage: Stage) -> None:
+    stage.apply()
+    settings_file.change(stage.host.root / "lifeboat.yaml", {"alarms.channels": []})
+    gone = stage.apply()
+    assert len(gone.automations.removed) > 10
+    assert stage.automations() == {}
+    names = {b["name"] for b in stage.ui.post("/block_documents/filter", limit=200)}
+    assert not {name for name in names if name.startswith(PLATFORM)}
