@@ -14,6 +14,8 @@ import pkgutil
 import runpy
 import sys
 
+from lifeboat.settings.environment import replace_environment
+
 READY = b"ready\n"
 
 
@@ -33,8 +35,7 @@ def import_ahead(package: str) -> None:
 def take(line: bytes) -> None:
     """Take over a run's environment and directory."""
     told = json.loads(line)
-    os.environ.clear()
-    os.environ.update(told["environment"])
+    replace_environment(told["environment"])
     os.chdir(told["directory"])
     # Prefect has read its settings when it was imported.
     from prefect.context import refresh_global_settings_context

@@ -131,6 +131,11 @@ class WarmWorker(ProcessWorker):
     # The work pools stay of Prefect's type: its own worker can serve them too.
     type = "process"
 
+    @classmethod
+    def __dispatch_key__(cls) -> str:
+        # Under the key of its own worker, Prefect warns that it is replaced.
+        return "lifeboat-process"
+
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
         self.running: set[anyio.abc.Process] = set()
