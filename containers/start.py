@@ -88,8 +88,11 @@ def worker(pool: str, name: str) -> None:
         print(f"There is no {os.environ['LIFEBOAT_CONFIG']} yet: nothing is deployed.", flush=True)
     queue = os.environ["LIFEBOAT_PLATFORM"]
     become(
-        *("prefect", "worker", "start", "--type", "process", "--name", name),
-        *("--pool", pool, "--work-queue", queue),
+        *("lifeboat", "work", "--name", name, "--pool", pool, "--work-queue", queue),
+        # Somebody waits for a recovery.
+        *("--poll-seconds", "0.5" if name == "recoveries" else "2"),
+        # Docker gives it 60 s.
+        *("--drain-seconds", "30"),
     )
 
 

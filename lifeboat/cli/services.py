@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -161,3 +161,27 @@ def _jobs(settings: Settings) -> dict[str, Job]:
         "escalation": escalation,
         **upkeep,
     }
+
+
+@app.command()
+def work(
+    pool: Annotated[str, typer.Option(help="Work pool.")],
+    work_queue: Annotated[str, typer.Option(help="Work queue of this host.")],
+    name: Annotated[str, typer.Option(help="Name of this worker.")] = "lifeboat",
+    poll_seconds: Annotated[float, typer.Option(min=0.2, help="How often it asks for runs.")] = 1,
+    drain_seconds: Annotated[
+        float, typer.Option(min=0, help="How long runs may go on after SIGTERM.")
+    ] = 10,
+) -> None:
+    """Run what the Prefect server schedules for this host, each run at once. Run it as a service.
+
+    As `prefect worker start`, with a process that has everything imported before a run comes.
+    Restart it after an upgrade of Lifeboat.
+    """
+    from lifeboat.settings import give_secrets
+
+    give_secrets({"PREFECT_WORKER_QUERY_SECONDS": str(poll_seconds)})
+    # Prefect reads its settings when it is imported, so only now.
+    from tasks import warm_worker
+
+    warm_worker.serve(pool, queue=work_queue, name=name, drain_seconds=drain_seconds)

@@ -83,6 +83,12 @@ def give_secrets(secrets: Mapping[str, str]) -> None:
     os.environ.update(secrets)
 
 
+def replace_environment(environment: Mapping[str, str]) -> None:
+    """Have this environment and no other, as a process that was started with it."""
+    os.environ.clear()
+    os.environ.update(environment)
+
+
 def prepare_ephemeral_prefect() -> None:
     """Before Prefect is imported with a server of its own: patient at the start, and no telemetry.
 
