@@ -1,0 +1,316 @@
+"""Fifty platforms on one Prefect server: how late their runs begin, and what the server needs.
+
+Run it as `python -m bench.fifty_platforms --platforms 50 --minutes 6`.
+
+All schedules of prefect.yaml are applied once for each platform. What runs every minute or every
+five does so here too; what runs less often falls into the measured minutes for all platforms at
+once, as at midnight on the first of a month. Two workers for each platform ask as often as real
+ones and carry each run out by Prefect's own engine, in this process instead of in one of its own
+for each run: the processes would be on fifty other hosts. The steps are sleeps.
+
+The database's processor time leaves out sessions that ended while it was measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import re
+import statistics
+import tempfile
+import time
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from staging import processes
+from staging.orchestrator import Orchestrator
+from tasks.deployment import DECLARATION
+
+POOLS = ("lifeboat-backups", "lifeboat-recoveries")
+QUERY_SECONDS = 2.0
+PREFETCH_SECONDS = 10.0
+HEARTBEAT_SECONDS = 30.0
+STEPS = 5
+SECONDS = {
+    "backup-database": 30.0,
+    "backup-platform": 45.0,
+    "backup-files": 10.0,
+    "test-restore": 60.0,
+    "prune-backups": 10.0,
+    "drill": 90.0,
+    "ship-wal": 1.0,
+}
+"""How long a run of a flow takes; what is not named takes 2 s."""
+_CRON = re.compile(r'cron: "(\S+) (\S+) (\S+ \S+ \S+)"')
+
+
+@dataclass
+class Load:
+    """What the server and its database needed, sampled every second."""
+
+    cpu_seconds: dict[str, float] = field(default_factory=dict)
+    resident_bytes: dict[str, int] = field(default_factory=dict)
+
+
+def compressed(text: str, first: datetime, minutes: int) -> str:
+    """Give prefect.yaml with each rare schedule once within the minutes, one after another."""
+    placed: list[datetime] = []
+
+    def in_time(match: re.Match[str]) -> str:
+        minute, hour, _ = match.groups()
+        often = hour == "*" and (minute == "*" or minute.endswith("/5"))
+        if often:
+            return match[0]
+        # Not in the last minute: what begins then is not over when the measuring ends.
+        placed.append(first + timedelta(minutes=len(placed) % (minutes - 1)))
+        at = placed[-1]
+        return f'cron: "{at.minute} {at.hour} {at.day} {at.month} *"'
+
+    return _CRON.sub(in_time, text)
+
+
+def flow_of_sleeps() -> Any:
+    """A flow of a few steps that take as long as it is told, with a line in the log for each."""
+    from prefect import flow, get_run_logger, task
+
+    @task
+    async def step(number: int, seconds: float) -> None:
+        get_run_logger().info("step %s begins", number)
+        await asyncio.sleep(seconds)
+
+    @flow(validate_parameters=False)
+    async def sleeps(seconds: float) -> None:
+        for number in range(STEPS):
+            await step(number, seconds / STEPS)
+
+    return sleeps
+
+
+class Worker:
+    """One platform's worker at one pool, as a coroutine."""
+
+    def __init__(self, client: Any, pool: str, platform: str, names: dict[Any, str]) -> None:
+        self._client, self._pool, self._platform = client, pool, platform
+        self._names = names
+        self._sleeps = flow_of_sleeps()
+        self._running: dict[Any, asyncio.Task] = {}
+
+    async def work(self, until: float) -> None:
+        from prefect.exceptions import PrefectHTTPStatusError
+
+        told_at = 0.0
+        while time.monotonic() < until:
+            begun = time.monotonic()
+            if begun - told_at > HEARTBEAT_SECONDS:
+                await self._client.send_worker_heartbeat(
+                    self._pool, f"{self._platform}-{self._pool}", HEARTBEAT_SECONDS
+                )
+                told_at = begun
+            try:
+                due = await self._client.get_scheduled_flow_runs_for_work_pool(
+                    self._pool,
+                    work_queue_names=[self._platform],
+                    scheduled_before=datetime.now(timezone.utc)
+                    + timedelta(seconds=PREFETCH_SECONDS),
+                )
+            except PrefectHTTPStatusError as error:
+                logging.getLogger("bench").warning("%s: %s", self._platform, error)
+                due = []
+            for answer in due:
+                run = answer.flow_run
+                if run.id not in self._running:
+                    self._running[run.id] = asyncio.create_task(self._carry_out(run))
+            await asyncio.sleep(max(0.0, QUERY_SECONDS - (time.monotonic() - begun)))
+        for task in self._running.values():
+            task.cancel()
+        await asyncio.gather(*self._running.values(), return_exceptions=True)
+
+    async def _carry_out(self, run: Any) -> None:
+        """As a worker: claim it, look it up once more, then hand it to the engine."""
+        from prefect.client.orchestration import get_client
+        from prefect.flow_engine import run_flow
+        from prefect.states import Pending
+
+        await self._client.read_deployment(run.deployment_id)
+        claimed = await self._client.set_flow_run_state(run.id, Pending())
+        if claimed.status.value != "ACCEPT":
+            return
+        name = self._names[run.deployment_id].rpartition(".")[2]
+        async with get_client() as own:
+            run = await own.read_flow_run(run.id)
+        await run_flow(
+            self._sleeps,
+            flow_run=run,
+            parameters={"seconds": SECONDS.get(name, 2.0)},
+            return_type="state",
+        )
+
+
+async def measure(root: Orchestrator, platforms: list[str], first: datetime, minutes: int) -> Any:
+    """Give the runs that were due in the minutes, the names of deployments, and the load."""
+    from prefect.client.orchestration import get_client
+
+    async with get_client() as client:
+        found: list[Any] = []
+        while page := await client.read_deployments(offset=len(found)):
+            found += page
+        names = {deployment.id: deployment.name for deployment in found}
+        last = first + timedelta(minutes=minutes)
+        # The last runs get half a minute to begin in.
+        until = time.monotonic() + (last - datetime.now(timezone.utc)).total_seconds() + 30
+        workers = [Worker(client, pool, name, names) for name in platforms for pool in POOLS]
+        load = Load()
+        watching = asyncio.create_task(sample(root, first, last, load))
+        await asyncio.gather(*(worker.work(until) for worker in workers))
+        await watching
+        return await due_runs(client, first, last), names, load
+
+
+async def sample(root: Orchestrator, first: datetime, last: datetime, load: Load) -> None:
+    """Sum up the processor time between the two moments, and the most memory."""
+    await asyncio.sleep(max(0.0, (first - datetime.now(timezone.utc)).total_seconds()))
+    before = cpu_of(root)
+    while datetime.now(timezone.utc) < last:
+        for name, members in parts(root).items():
+            resident = sum(_asked(member, "memory_info", 0).rss for member in members)
+            load.resident_bytes[name] = max(load.resident_bytes.get(name, 0), resident)
+        await asyncio.sleep(5)
+    load.cpu_seconds = {name: spent - before[name] for name, spent in cpu_of(root).items()}
+
+
+def parts(root: Orchestrator) -> dict[str, list[psutil.Process]]:
+    """Processes by what they are. Raises RuntimeError if there is no server: 0 would be a lie."""
+    by_part: dict[str, list[psutil.Process]] = {"server": [], "database": [], "workers": []}
+    for supervisor in processes.processes_of(root.directory):
+        if any(word.endswith("supervisord.conf") for word in supervisor.cmdline()):
+            for member in supervisor.children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    is_database = "postgres" in member.name()
+                    by_part["database" if is_database else "server"].append(member)
+    if not by_part["server"] or not by_part["database"]:
+        raise RuntimeError("Measuring the load: the server's processes are not there.")
+    by_part["workers"].append(psutil.Process())
+    return by_part
+
+
+def cpu_of(root: Orchestrator) -> dict[str, float]:
+    return {
+        name: sum(sum(_asked(member, "cpu_times", (0, 0))[:2]) for member in members)
+        for name, members in parts(root).items()
+    }
+
+
+def _asked(member: psutil.Process, what: str, otherwise: Any) -> Any:
+    try:
+        return getattr(member, what)()
+    except psutil.Error:
+        return SimpleNamespace(rss=otherwise) if what == "memory_info" else otherwise
+
+
+async def due_runs(client: Any, first: datetime, last: datetime) -> list[Any]:
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterExpectedStartTime
+
+    wanted = FlowRunFilter(
+        expected_start_time=FlowRunFilterExpectedStartTime(
+            after_=first, before_=last - timedelta(seconds=1)
+        )
+    )
+    found: list[Any] = []
+    while page := await client.read_flow_runs(flow_run_filter=wanted, offset=len(found)):
+        found += page
+    return found
+
+
+def report(runs: list[Any], names: dict[Any, str], load: Load, minutes: int) -> None:
+    late: dict[str, list[float]] = defaultdict(list)
+    ends: dict[str, Counter[str]] = defaultdict(Counter)
+    for run in runs:
+        name = names[run.deployment_id].rpartition(".")[2]
+        ends[name][run.state_type.value] += 1
+        if run.start_time is not None:
+            # A run of a schedule keeps the time it was due; its `expected` one may have moved.
+            due = run.expected_start_time
+            late[name].append((run.start_time - due).total_seconds())
+    table = Table("deployment", "runs", "median s late", "p99", "most", "ended as")
+    all_late = sorted(second for seconds in late.values() for second in seconds)
+    for name, seconds in (*sorted(late.items()), ("all", all_late)):
+        kinds = ends[name] if name != "all" else sum(ends.values(), Counter())
+        table.add_row(
+            name,
+            str(sum(kinds.values())),
+            f"{statistics.median(seconds):.2f}",
+            f"{sorted(seconds)[min(len(seconds) - 1, int(len(seconds) * 0.99))]:.2f}",
+            f"{max(seconds):.2f}",
+            ", ".join(f"{count} {kind.lower()}" for kind, count in kinds.most_common()),
+        )
+    console = Console(width=120)
+    console.print(table)
+    for name in load.cpu_seconds:
+        console.print(
+            f"{name}: {load.cpu_seconds[name] / (minutes * 60):.2f} of one core, "
+            f"{load.resident_bytes.get(name, 0) / 1e6:.0f} MB at most"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.fifty_platforms", description=__doc__)
+    parser.add_argument("--platforms", type=int, default=50)
+    parser.add_argument("--minutes", type=int, default=6)
+    parser.add_argument("--query-seconds", type=float, default=QUERY_SECONDS)
+    arguments = parser.parse_args()
+    globals()["QUERY_SECONDS"] = arguments.query_seconds
+    platforms = [f"platform-{number:02d}" for number in range(1, arguments.platforms + 1)]
+    with tempfile.TemporaryDirectory(prefix="lifeboat-bench-") as directory:
+        made = Orchestrator(Path(directory) / "prefect", platform=platforms[0], environment={})
+        made.create()
+        try:
+            made.start_server()
+            run(made, platforms, arguments.minutes, Path(directory))
+        finally:
+            made.destroy()
+
+
+def run(made: Orchestrator, platforms: list[str], minutes: int, directory: Path) -> None:
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+
+    from tasks import deployment
+
+    to = made.environment()
+    with temporary_settings(
+        {
+            PREFECT_API_URL: to["PREFECT_API_URL"],
+            PREFECT_API_AUTH_STRING: to["PREFECT_API_AUTH_STRING"],
+        }
+    ):
+        # To apply one platform takes about a second.
+        ahead = timedelta(seconds=60 + 2.0 * len(platforms))
+        first = (datetime.now(timezone.utc) + ahead).replace(second=0, microsecond=0)
+        file = directory / "prefect.yaml"
+        file.write_text(compressed(DECLARATION.read_text(), first, minutes))
+        begun = time.monotonic()
+        for name in platforms:
+            known = SimpleNamespace(platform=name, file=Path(f"/srv/{name}/lifeboat.yaml"))
+            deployment.apply(known, file)
+        print(
+            f"applied {len(platforms)} platforms in {time.monotonic() - begun:.0f} s; "
+            f"measuring {minutes} minutes from {first:%H:%M:%S}",
+            flush=True,
+        )
+        if datetime.now(timezone.utc) > first:
+            raise SystemExit("Applying took longer than was foreseen: try it with fewer platforms.")
+        runs, names, load = asyncio.run(measure(made, platforms, first, minutes))
+    report(runs, names, load, minutes)
+
+
+if __name__ == "__main__":
+    main()
