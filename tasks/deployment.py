@@ -52,7 +52,13 @@ def read_declaration(settings: Settings, file: Path = DECLARATION) -> Declaratio
         file, Declaration, what=file.name, where_hint="It lies beside the README of Lifeboat."
     )
     known = {"LIFEBOAT_PLATFORM": settings.platform, "LIFEBOAT_CONFIG": str(settings.file)}
-    return Declaration.model_validate(_filled(declaration.model_dump(by_alias=True), known))
+    filled = Declaration.model_validate(_filled(declaration.model_dump(by_alias=True), known))
+    wanted = tuple(
+        deployment
+        for deployment in filled.deployments
+        if not deployment.only_with or getattr(settings, deployment.only_with, None)
+    )
+    return filled.model_copy(update={"deployments": wanted})
 
 
 def _filled(value: Any, known: Mapping[str, str]) -> Any:
