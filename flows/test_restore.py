@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from lifeboat.core.requests import RestoreTest
 from lifeboat.core.sets import BackupSet
 from lifeboat.core.timeline import RunRecord
 from lifeboat.settings import Settings, load_settings
-from tasks import backup, repository_health, restore_test, vault
+from tasks import backup, orchestrator, repository_health, restore_test, vault
 from tasks.orchestration import procedure, side_by_side
 
 
@@ -21,7 +22,8 @@ def test_restore(request: RestoreTest = RestoreTest()) -> RunRecord:
        they are verified), or take the point or set that is named.
     3. Restore it into a scratch place.
     4. Question it: the database is started and every table, index and reference of it checked;
-       files, models and configuration are compared with their facts.
+       files, models and configuration are compared with their facts; Prefect's own database, where
+       there is one, row count by row count.
     5. Mark the point verified, with the time that the restore took.
     6. Check the asset's two repositories, and read a share of all that they hold: everything within
        `keep.read_all_days`.
@@ -45,10 +47,20 @@ def test_restore(request: RestoreTest = RestoreTest()) -> RunRecord:
                 {
                     str(asset): partial(_test, settings, request, asset, place, to_prove)
                     for asset in assets
-                },
+                }
+                | _of_orchestrator(settings, request, place),
                 at_once=1,  # so that the time of each can be trusted
             )
     return run.record
+
+
+def _of_orchestrator(
+    settings: Settings, request: RestoreTest, place: Path
+) -> dict[str, Callable[[], object]]:
+    """Prefect's own database goes with the whole, and is nothing to choose by itself."""
+    if settings.orchestrator is None or request.point or set(request.assets) != set(Asset):
+        return {}
+    return {orchestrator.ASSET: partial(orchestrator.prove, settings, place)}
 
 
 def _test(

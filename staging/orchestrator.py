@@ -18,6 +18,7 @@ from pathlib import Path
 import httpx
 import jinja2
 import psycopg
+from ruamel.yaml import YAML
 
 from lifeboat.core.errors import PermanentError, PreconditionError
 from lifeboat.tools import process
@@ -28,6 +29,7 @@ from staging.ports import choose_free
 
 SERVICES = ("database", "server", "worker-backups", "worker-recoveries")
 USER = "lifeboat"
+DATABASE = "prefect"
 START_SECONDS = 120.0
 _ENVIRONMENT_NAME = "environment.env"
 _HERE = Path(__file__).parent
@@ -78,7 +80,11 @@ class Orchestrator:
         """What a client of the server, e.g. `lifeboat deploy`, needs in its environment."""
         lines = (self.directory / _ENVIRONMENT_NAME).read_text().splitlines()
         told = dict(line.split("=", 1) for line in lines)
-        return {name: value for name, value in told.items() if name.startswith("PREFECT_API_")}
+        return {
+            name: value
+            for name, value in told.items()
+            if name.startswith("PREFECT_API_") or name == "LIFEBOAT_ORCHESTRATOR_PASSWORD"
+        }
 
     def create(self) -> None:
         """Make it and leave it stopped. Raises PreconditionError if there is one already."""
@@ -119,8 +125,9 @@ class Orchestrator:
             # On SQLite back-to-back flows wait for seconds, and some for a minute.
             "PREFECT_API_DATABASE_CONNECTION_URL": (
                 f"postgresql+asyncpg://prefect:{database_password}@127.0.0.1:{ports.database}"
-                "/postgres"
+                f"/{DATABASE}"
             ),
+            "LIFEBOAT_ORCHESTRATOR_PASSWORD": database_password,
             # In memory, a restart of the server leaves limits taken for ever.
             "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": (
                 "prefect.server.concurrency.lease_storage.filesystem"
@@ -150,10 +157,31 @@ class Orchestrator:
             supervisor_password=secrets.token_urlsafe(18),
         )
 
-    def start_server(self) -> None:
-        """Start Prefect's database and server; return once the server answers."""
+    def protect(self, settings_path: Path) -> None:
+        """Write into a lifeboat.yaml where Prefect's database is, so that it is backed up."""
+        yaml = YAML(typ="rt")
+        yaml.width = 1000
+        document = yaml.load(settings_path.read_text(encoding="utf-8"))
+        document["orchestrator"] = {
+            "port": self.ports.database,
+            "name": DATABASE,
+            "user": "prefect",
+            "bin_directory": str(postgres_bin()),
+        }
+        with settings_path.open("w", encoding="utf-8") as out:
+            yaml.dump(document, out)
+
+    def start_database(self) -> None:
+        """Start Prefect's PostgreSQL, on an empty cluster if the one that it had is lost."""
+        if not (self.directory / "database").exists():
+            init_cluster(self.directory / "database", self._database_password, owner="prefect")
         self.stack.up(["database"])
         self._wait_for_database()
+
+    def start_server(self) -> None:
+        """Start Prefect's database and server; return once the server answers."""
+        self.start_database()
+        self._make_database()
         self.stack.start(["server"])
         deadline = time.monotonic() + START_SECONDS
         while True:
@@ -171,13 +199,33 @@ class Orchestrator:
                 )
             time.sleep(0.2)
 
-    def _wait_for_database(self) -> None:
+    @property
+    def _database_password(self) -> str:
         lines = (self.directory / _ENVIRONMENT_NAME).read_text().splitlines()
-        url = dict(line.split("=", 1) for line in lines)["PREFECT_API_DATABASE_CONNECTION_URL"]
+        return dict(line.split("=", 1) for line in lines)["LIFEBOAT_ORCHESTRATOR_PASSWORD"]
+
+    def _connect(self) -> psycopg.Connection:
+        return psycopg.connect(
+            host="127.0.0.1",
+            port=self.ports.database,
+            user="prefect",
+            password=self._database_password,
+            dbname="template1",
+            connect_timeout=3,
+            autocommit=True,
+        )
+
+    def _make_database(self) -> None:
+        with self._connect() as connection:
+            known = connection.execute("SELECT datname FROM pg_database").fetchall()
+            if (DATABASE,) not in known:
+                connection.execute(f"CREATE DATABASE {DATABASE} TEMPLATE template0")
+
+    def _wait_for_database(self) -> None:
         deadline = time.monotonic() + START_SECONDS
         while True:
             try:
-                psycopg.connect(url.replace("+asyncpg", ""), connect_timeout=3).close()
+                self._connect().close()
                 return
             except psycopg.OperationalError as error:
                 if time.monotonic() > deadline:

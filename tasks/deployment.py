@@ -59,7 +59,13 @@ def read_declaration(settings: Settings, file: Path = DECLARATION) -> Declaratio
     )
     known = {"LIFEBOAT_PLATFORM": settings.platform, "LIFEBOAT_CONFIG": str(settings.file)}
     told = fill_variables(declaration.model_dump(by_alias=True), known, what=file.name)
-    return Declaration.model_validate(told)
+    filled = Declaration.model_validate(told)
+    wanted = tuple(
+        deployment
+        for deployment in filled.deployments
+        if not deployment.only_with or getattr(settings, deployment.only_with, None)
+    )
+    return filled.model_copy(update={"deployments": wanted})
 
 
 def load_flows(declaration: Declaration) -> dict[str, Flow]:

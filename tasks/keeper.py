@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from lifeboat.core.errors import LockBusy, PreconditionError, RecoveryError
 from lifeboat.core.points import Asset, Tier
 from lifeboat.settings import Settings
-from tasks import backup, catalogue, clock, journals, locks, places, wal_continuity
+from tasks import backup, catalogue, clock, journals, locks, orchestrator, places, wal_continuity
 
 log = logging.getLogger("lifeboat")
 
@@ -56,6 +56,18 @@ def backup_job(
         return wal_continuity.base_is_due_because(settings)
 
     return Job(every_seconds, act, due_in_seconds, due_because)
+
+
+def orchestrator_job(settings: Settings, *, every_seconds: float, act: Callable[[], object]) -> Job:
+    """A backup of Prefect's database that is due when the newest one here is that old."""
+
+    def due_in_seconds() -> float:
+        points = orchestrator.list_points(settings, tiers=(Tier.LOCAL,))
+        if not points:
+            return 0.0
+        return max(0.0, every_seconds - (clock.now() - points[0].taken_at).total_seconds())
+
+    return Job(every_seconds, act, due_in_seconds)
 
 
 def upkeep_job(

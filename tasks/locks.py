@@ -89,6 +89,17 @@ def backup_lock(
 
 
 @contextmanager
+def orchestrator_lock(settings: Settings, *, run: str) -> Iterator[None]:
+    """Hold Prefect's database for its recovery; the platform itself is not touched by it.
+
+    Raise LockBusy if it is being backed up or recovered.
+    """
+    path = _backup_path(settings, "orchestrator")
+    with _held(path, run, _BACKUP_WAIT_SECONDS, f"Starting {run}"):
+        yield
+
+
+@contextmanager
 def no_backups(settings: Settings, *, run: str) -> Iterator[None]:
     """Keep backups from beginning, so that none counts a probe that is removed a moment later.
 

@@ -13,7 +13,7 @@ from lifeboat.core.requests import WatchObjectives
 from lifeboat.core.survey import Cause, Unseen
 from lifeboat.settings import Settings, secret_of_environment
 from lifeboat.tools import filesystem, metrics
-from tasks import clock, places, settings_in_vault, survey
+from tasks import clock, orchestrator, places, settings_in_vault, survey
 from tasks.looking import seen
 from tasks.orchestration import step
 from tasks.survey_vault import REPORT_KEY
@@ -28,7 +28,10 @@ _SECRETS = ("LIFEBOAT_VAULT_PASSWORD", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_K
 def look_from_host(settings: Settings) -> Report:
     """Look at both tiers and at this host. Raises nothing for what it finds."""
     found = survey.of_host(settings)
-    return objectives.judge(found, survey.limits_of(settings), clock.now())
+    report = objectives.judge(found, survey.limits_of(settings), clock.now())
+    more = seen(lambda: orchestrator.findings(settings))
+    told = (unknown("orchestrator", more.why),) if isinstance(more, Unseen) else more
+    return report.model_copy(update={"findings": (*report.findings, *told)})
 
 
 @step()

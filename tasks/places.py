@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
+from lifeboat.core.orchestrator import ASSET as ORCHESTRATOR
 from lifeboat.core.points import Asset, Tier
 from lifeboat.settings import (
     Settings,
@@ -18,11 +19,12 @@ from lifeboat.settings import (
 )
 from lifeboat.tools import restic, s3
 
-_S3_REPOSITORY = {
+_S3_REPOSITORY: dict[str, str] = {
     Asset.DATABASE: "database/repository",
     Asset.FILES: "file-backups",
     Asset.MODELS: "model-backups",
     Asset.CONFIG: "configs",
+    ORCHESTRATOR: "orchestrator/repository",
 }
 RESTIC_TIERS = (Tier.LOCAL, Tier.S3)
 WAL_PREFIX = "database/wal/"
@@ -113,12 +115,12 @@ def named_bucket(name: str, *, endpoint: str, region: str, prefix: str) -> s3.Bu
     )
 
 
-def repository_directory(settings: Settings, asset: Asset) -> Path:
+def repository_directory(settings: Settings, asset: Asset | str) -> Path:
     """Where an asset's repository lies in the local vault."""
     return settings.vault.local / str(asset) / "repository"
 
 
-def repository(settings: Settings, asset: Asset, tier: Tier) -> restic.Repository:
+def repository(settings: Settings, asset: Asset | str, tier: Tier) -> restic.Repository:
     """The restic repository of an asset in a tier; it need not exist yet."""
     environment: dict[str, str] = {}
     if tier is Tier.S3:

@@ -60,6 +60,24 @@ def recovery(settings: Settings, procedure: str) -> Iterator[Run]:
 
 
 @contextmanager
+def recovery_of_orchestrator(settings: Settings) -> Iterator[Run]:
+    """Hold Prefect's database, which is no part of the platform, and leave a record.
+
+    The platform's own recovery may run at the same time, so neither waits for the other.
+    """
+    name = "recover-orchestrator"
+    directory = places.runs_directory(settings)
+    with (
+        locks.orchestrator_lock(settings, run=name),
+        recorded(name, platform=settings.platform, directory=directory) as run,
+        artifacts.shown(run, settings),
+    ):
+        run.when_finished(functools.partial(vault.publish_record, settings))
+        run.fact(orchestrator="none" if is_alone() else "prefect")
+        yield run
+
+
+@contextmanager
 def recovery_of_a_lost_server(request: RecoverServer) -> Iterator[Run]:
     """Record a recovery that begins with nothing: no settings, and no place to write to yet."""
     with (

@@ -74,6 +74,7 @@ class What(StrEnum):
     MODELS = "models"
     CONFIG = "config"
     PLATFORM = "platform"
+    ORCHESTRATOR = "orchestrator"
 
 
 @app.command()
@@ -108,7 +109,10 @@ def enrol(
 @app.command()
 def backup(
     what: Annotated[
-        What, typer.Argument(help="One asset, or the whole platform as one coherent set.")
+        What,
+        typer.Argument(
+            help="One asset, the whole platform as one coherent set, or Prefect's own database."
+        ),
     ],
     always: Annotated[
         bool,
@@ -133,7 +137,12 @@ def backup(
 
         show_result(backup_platform(request), as_json=as_json)
         return
-    facts = backup_flow(Asset(what))(request)
+    if what is What.ORCHESTRATOR:
+        from flows.backup_orchestrator import backup_orchestrator
+
+        facts = backup_orchestrator(request)
+    else:
+        facts = backup_flow(Asset(what))(request)
     typer.echo(facts.model_dump_json(indent=2) if as_json else facts.point)
 
 

@@ -68,6 +68,7 @@ def up(
     orchestrator = _orchestrator(root, site)
     if not orchestrator.exists:
         orchestrator.create()
+    orchestrator.protect(site.settings_path)
     orchestrator.start_server()
     give_secrets({**site.environment(), **orchestrator.environment()})
     # Prefect reads its settings when it is imported, so only now.

@@ -105,6 +105,34 @@ def files(
 
 
 @recover.command()
+def orchestrator(
+    config: ConfigOption = None,
+    point: PointOption = "",
+    source: FromOption = "cheapest",
+    dry_run: DryRun = False,
+    approve: ApproveOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Prefect's own database is lost: run history, deployments and automations come back.
+
+    Needs a PostgreSQL that answers, and no Prefect server.
+    """
+    choose_orchestrator(without_prefect=True, with_prefect=False)
+    from flows.recover_orchestrator import recover_orchestrator
+    from lifeboat.core.forms import RecoverOrchestrator
+
+    request = checked(
+        RecoverOrchestrator,
+        config=str(config or ""),
+        point=point,
+        source=source,
+        dry_run=dry_run,
+    )
+    _answer_beforehand(approve, config)
+    show_result(recover_orchestrator(request), as_json=as_json)
+
+
+@recover.command()
 def models(
     config: ConfigOption = None,
     date: DateOption = "",

@@ -124,6 +124,15 @@ def _jobs(settings: Settings) -> dict[str, Job]:
         every_seconds=often.platform_seconds,
         act=lambda: backup_platform(Backup(config=config)),
     )
+    more = {}
+    if settings.orchestrator:
+        from flows.backup_orchestrator import backup_orchestrator
+
+        more["orchestrator"] = keeper.orchestrator_job(
+            settings,
+            every_seconds=settings.orchestrator.every_seconds,
+            act=lambda: backup_orchestrator(Backup(config=config)),
+        )
     announcer = objectives.Announcer()
     watch = keeper.Job(
         often.watch_seconds,
@@ -159,6 +168,7 @@ def _jobs(settings: Settings) -> dict[str, Job]:
         "platform": sets,
         "watch": watch,
         "escalation": escalation,
+        **more,
         **upkeep,
     }
 

@@ -72,6 +72,10 @@ class DeploymentDeclaration(_Declared):
     concurrency_limit: ConcurrencyDeclaration | None = None
     work_pool: WorkPoolDeclaration
     schedules: tuple[ScheduleDeclaration, ...] = ()
+    only_with: str = Field(
+        default="",
+        description="Section of lifeboat.yaml without which there is nothing to run; empty: none.",
+    )
 
     @property
     def flow(self) -> str:

@@ -169,6 +169,18 @@ class RecoverModels(_RecoverDirectories):
     """Scenario 4: AI models are lost."""
 
 
+class RecoverOrchestrator(_Recovery):
+    """Prefect's own database is lost."""
+
+    point: str = Field(
+        default="",
+        pattern=POINT_PATTERN,
+        title="Recovery point",
+        description="Bring this point back, e.g. orchestrator-20260131T031500Z, whatever is newer; "
+        "empty means the newest that holds a whole history.",
+    )
+
+
 class RecoverServer(_Deed):
     """Scenario 2: the whole server is lost. Needs the bucket and the vault's password, no more."""
 

@@ -23,6 +23,7 @@ SECRETS: dict[str, str] = {
     "AWS_SESSION_TOKEN": "session token of temporary keys (optional)",
     "LIFEBOAT_CHECK_PASSWORD": "password with which the checks log in to the platform",
     "REDIS_PASSWORD": "password with which the checks log in to Redis",
+    "LIFEBOAT_ORCHESTRATOR_PASSWORD": "password of the role `orchestrator.user` (optional)",
 }
 """The secrets by name, and what each is for. A check may name others as `${NAME}`."""
 

@@ -28,6 +28,7 @@ from lifeboat.settings.environment import (
     read_secrets,
     secrets_of_environment,
 )
+from lifeboat.settings.orchestrator import OrchestratorSettings
 from lifeboat.settings.people import Communication, People
 from lifeboat.settings.reviews import FollowUps, Reviews
 from lifeboat.settings.stack import ComposeRunner, StackSettings
@@ -364,6 +365,10 @@ class Settings(Section):
         default=ProvisionSettings(), description="A new machine for a lost server."
     )
     checks: Checks = Field(default=Checks(), description="The eighteen checks of verify-recovery.")
+    orchestrator: OrchestratorSettings | None = Field(
+        default=None,
+        description="Prefect's own database, backed up like any asset; left out: it is not.",
+    )
 
     _file: Path = PrivateAttr(default=Path(DEFAULT_NAME))
 

@@ -11,7 +11,9 @@ from lifeboat.core.errors import SettingsError
 from tasks import deployment
 
 ROOT = Path(__file__).resolve().parents[2]
-SETTINGS = SimpleNamespace(platform="cad", file=Path("/srv/cad/lifeboat.yaml"))
+SETTINGS = SimpleNamespace(
+    platform="cad", file=Path("/srv/cad/lifeboat.yaml"), orchestrator=SimpleNamespace()
+)
 TEXT = deployment.DECLARATION.read_text()
 
 
@@ -25,6 +27,7 @@ def test_every_flow_is_deployed_for_the_platform() -> None:
     found = deployment.read_declaration(SETTINGS)
     flows = {path.stem for path in (ROOT / "flows").glob("*.py")} - {"__init__"}
     flows.remove("enrol")  # once, on the host, before anything else can work
+    flows.remove("recover_orchestrator")  # replaces the database that would hold its own run
     assert {d.flow for d in found.deployments} == flows
     assert {d.name for d in found.deployments} == {f"cad.{f.replace('_', '-')}" for f in flows}
     assert {d.work_pool.work_queue_name for d in found.deployments} == {"cad"}
@@ -33,6 +36,15 @@ def test_every_flow_is_deployed_for_the_platform() -> None:
     assert [t for t in told if t != config] == [{"record_in": config["config"]}], (
         "but for the drill"
     )
+
+
+def test_what_needs_a_section_is_not_deployed_without_it() -> None:
+    """It would fail each hour, and somebody would be told each hour."""
+    without = SimpleNamespace(platform="cad", file=SETTINGS.file, orchestrator=None)
+    every = {d.flow for d in deployment.read_declaration(SETTINGS).deployments}
+    assert every - {d.flow for d in deployment.read_declaration(without).deployments} == {
+        "backup_orchestrator"
+    }
 
 
 def test_every_flow_can_be_imported_and_takes_its_parameters() -> None:
