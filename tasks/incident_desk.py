@@ -9,8 +9,12 @@ from lifeboat.core.errors import PreconditionError
 from lifeboat.core.forms import CloseIncident, OpenIncident, UpdateIncident
 from lifeboat.core.incident import Event, EventKind, Incident, Severity, State
 from lifeboat.settings import Settings
-from tasks import clock, communication, incidents
+from tasks import clock, communication, followups, incident_report, incidents, status_page
 from tasks.orchestration import step
+
+# Whoever changes an incident comes by here or by a recovery.
+incident_report.follow_incidents()
+status_page.follow_incidents()
 
 
 @step()
@@ -62,10 +66,15 @@ def update(settings: Settings, asked: UpdateIncident) -> Incident:
 
 @step()
 def close(settings: Settings, asked: CloseIncident) -> Incident:
-    """Close an incident and tell people. Raises PreconditionError as `update`."""
+    """Close an incident, open what is left to do, write the report and tell people.
+
+    A recovery has opened its own follow-ups. Raises PreconditionError as `update`.
+    """
     _require(asked.by, "who you are", doing="Closing an incident")
     _require(asked.text, "how it ended", doing="Closing an incident")
     found = _open_one(settings, asked.incident)
+    if not found.runs:
+        followups.open_for(settings, found.id)
     return _kept(settings, _add(settings, found, EventKind.CLOSED, asked.text, asked.by))
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from lifeboat.core.errors import RecoveryError
+from lifeboat.core.errors import PreconditionError, RecoveryError
+from lifeboat.core.followups import FollowUp
 from lifeboat.core.incident import Incident
-from lifeboat.core.incident_report import FollowUp, IncidentReport
+from lifeboat.core.incident_report import IncidentReport
 from lifeboat.settings import Settings
 from lifeboat.tools import filesystem, pages
-from tasks import clock, incidents, places
+from tasks import clock, followups, incidents, places
 
 log = logging.getLogger("lifeboat")
 
@@ -24,14 +23,15 @@ def make_report(settings: Settings, incident: Incident) -> IncidentReport:
         written_at=clock.now(),
         objective_rto_seconds=settings.objectives.rto_seconds,
         objective_rpo_seconds=settings.objectives.rpo_seconds,
-        follow_ups=_follow_ups(places.records_directory(settings) / "followups", incident.id),
+        follow_ups=_follow_ups(settings, incident),
     )
 
 
 def write_report(settings: Settings, incident: Incident) -> Path:
     """Write `report.md` and `report.html` beside the incident; give the latter's path.
 
-    Raises OSError if this host can't keep them. A bucket that does not answer is only told.
+    A bucket that does not answer is only told. Raises PreconditionError if this host can't keep
+    them; the bucket has them then.
     """
     report = make_report(settings, incident)
     texts = {"report.html": pages.report_html(report), "report.md": pages.report_markdown(report)}
@@ -43,11 +43,18 @@ def write_report(settings: Settings, incident: Incident) -> Path:
     except RecoveryError as error:
         log.warning("The report of %s is only on this host: %s", incident.id, error)
     directory = incidents.directory(settings) / incident.id
-    # Where the vault is not mounted, nothing is begun on the disk below it.
-    if settings.vault.local.is_dir():
-        directory.mkdir(parents=True, exist_ok=True)
-    for name, text in texts.items():
-        filesystem.atomic_write(directory / name, text.encode())
+    try:
+        # Where the vault is not mounted, nothing is begun on the disk below it.
+        if settings.vault.local.is_dir():
+            directory.mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            filesystem.atomic_write(directory / name, text.encode())
+    except OSError as error:
+        raise PreconditionError(
+            f"Keeping the report of {incident.id} in {directory}: {error.strerror}.",
+            hint="Look whether the vault's disk is mounted and has room. The bucket has the "
+            "report, unless the log says otherwise.",
+        ) from error
     return directory / "report.html"
 
 
@@ -57,16 +64,8 @@ def follow_incidents() -> None:
         incidents.when_closed.append(write_report)
 
 
-def _follow_ups(directory: Path, id: str) -> tuple[FollowUp, ...]:
-    """What is left to do, from JSON Lines named after the incident; lines cut short are left."""
-    try:
-        lines = (directory / f"{id}.jsonl").read_text().splitlines()
-    except OSError:
-        return ()
-    found = []
-    for line in lines:
-        try:
-            found.append(FollowUp.model_validate_json(line))
-        except ValidationError:
-            continue
-    return tuple(found)
+def _follow_ups(settings: Settings, incident: Incident) -> tuple[FollowUp, ...]:
+    """What the incident, or one of its recoveries, left to do; the most urgent first."""
+    sources = {incident.id, *incident.runs}
+    found = [f for f in followups.read_all(settings) if f.source in sources]
+    return tuple(sorted(found, key=lambda follow_up: follow_up.wanted_at))

@@ -6,18 +6,10 @@ from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict
 
+from lifeboat.core.followups import FollowUp
 from lifeboat.core.incident import Delivered, Event, EventKind, Incident
 
 TO_FILL_IN = ("root cause", "who was affected, and how", "what went well", "what to change")
-
-
-class FollowUp(BaseModel):
-    """What is left to do after an incident."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    text: str
-    state: str = "open"
 
 
 class Mark(BaseModel):

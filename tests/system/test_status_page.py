@@ -63,6 +63,19 @@ def test_page_feed_and_report_agree_with_the_record(closed) -> None:
     assert "it <held>" not in (directory / "report.html").read_text()
 
 
+def test_a_command_that_closes_an_incident_writes_page_and_report_too(host) -> None:
+    host.write_yaml(sections="status_page: {enabled: true, web_roots: []}\n")
+    host.run("incident", "open", "Search finds nothing", "--severity", "major")
+    host.run("incident", "close", "The index was made anew", "--by", "Ada")
+    [incident] = incidents.list_incidents(host.settings)
+    directory = incidents.directory(host.settings) / incident.id
+    text = (directory / "report.md").read_text()
+    assert "The index was made anew" in text
+    # Nobody recovered anything, and all the same there is something to look back at.
+    assert "Conduct the post-incident review" in text
+    assert incident.id.encode() in places.bucket(host.settings).get("status/feed.xml")
+
+
 def test_a_web_root_that_is_not_there_is_told_and_the_bucket_gets_the_page(host) -> None:
     host.write_yaml(sections="status_page: {enabled: true, web_roots: [nowhere]}\n")
     done = host.run("status-page", ok=4)
