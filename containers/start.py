@@ -84,6 +84,8 @@ def worker(pool: str, name: str) -> None:
         os.environ.update(read_passwords(Path(told)) | known)
     if Path(os.environ["LIFEBOAT_CONFIG"]).exists():
         subprocess.run(["lifeboat", "deploy"], check=True)
+        # The runs that the worker before this one took with it. If it fails they end later.
+        subprocess.run(["lifeboat", "reconcile"], check=False)
     else:
         print(f"There is no {os.environ['LIFEBOAT_CONFIG']} yet: nothing is deployed.", flush=True)
     queue = os.environ["LIFEBOAT_PLATFORM"]

@@ -60,6 +60,11 @@ class Journal(BaseModel):
         return str(self._begin.get("procedure", "?"))
 
     @property
+    def flow_run(self) -> str:
+        """The id of its run in Prefect; empty if it ran without."""
+        return str(self._begin.get("flow_run") or "")
+
+    @property
     def last_words(self) -> str:
         last = self.events[-1] if self.events else {}
         return f"last: {last.get('step') or last.get('event') or 'nothing'}"

@@ -28,7 +28,7 @@ from lifeboat.core.errors import (
     VerificationFailed,
 )
 from lifeboat.core.timeline import Outcome, Phase, StepRecord
-from tasks.record import current_run
+from tasks.record import current_run, flow_run
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -79,6 +79,7 @@ def _naming_ends(function: Callable[P, R]) -> Callable[P, R]:
         if log.level == logging.NOTSET and _runs_by_deployment():
             # Prefect hands our log on to its server (prefect.yaml), and leaves its level alone.
             log.setLevel(logging.INFO)
+        flow_run.set(_flow_run_id())
         try:
             result = function(*args, **kwargs)
         except (Rejected, NobodyApproved) as error:
@@ -101,6 +102,12 @@ def _naming_ends(function: Callable[P, R]) -> Callable[P, R]:
     run.__signature__ = signature  # type: ignore[attr-defined]
     run.__annotations__ = {name: p.annotation for name, p in signature.parameters.items()}
     return run
+
+
+def _flow_run_id() -> str:
+    from prefect.runtime import flow_run as running
+
+    return str(running.id or "")
 
 
 def _runs_by_deployment() -> bool:

@@ -38,6 +38,9 @@ log = logging.getLogger("lifeboat")
 JOURNAL_NAME = "journal.jsonl"
 RECORD_NAME = "record.json"
 
+flow_run: contextvars.ContextVar[str] = contextvars.ContextVar("flow_run", default="")
+"""The id of the Prefect flow run that the process is in; empty: it runs without Prefect."""
+
 Listener = Callable[[str, Mapping[str, object]], None]
 
 
@@ -59,7 +62,8 @@ class Run:
         )
         host = socket.gethostname()
         pid = os.getpid()
-        self._write("run-began", procedure=procedure, pid=pid, host=host, life=lives.life_of(pid))
+        began = {"pid": pid, "host": host, "life": lives.life_of(pid), "flow_run": flow_run.get()}
+        self._write("run-began", procedure=procedure, **began)
         if directory:
             self.keep_in(directory)
 

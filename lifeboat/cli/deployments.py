@@ -52,6 +52,22 @@ def deploy(config: ConfigOption = None, as_json: JsonOption = False) -> None:
 
 
 @app.command()
+def reconcile(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """End runs that Prefect takes for running and that are dead; show those that it has not seen.
+
+    Needs PREFECT_API_URL. A worker of this host does it when it starts.
+    """
+    from tasks import orchestration
+
+    orchestration.run_alone()
+    from flows.reconcile_runs import reconcile_runs
+    from lifeboat.core.requests import Request
+
+    done = reconcile_runs(Request(config=str(config or "")))
+    typer.echo(done.model_dump_json(indent=2) if as_json else done.in_words())
+
+
+@app.command()
 def up(
     root: RootOption = _ROOT,
     scale: Annotated[float, typer.Option(help="Size of the sample data, when it is made.")] = 1.0,

@@ -122,6 +122,16 @@ def test_history_comes_back_after_the_database_was_destroyed(protected, server) 
     later = ui.deployments(PLATFORM)[f"{PLATFORM}.ship-wal"]["id"]
     ui.post(f"/deployments/{later}/schedule")
     until("no run is scheduled any more", lambda: {r["id"] for r in scheduled(ui)} - before)
+    to = server.environment()
+    access = {name: to[name] for name in ("PREFECT_API_URL", "PREFECT_API_AUTH_STRING")}
+    [record] = [name for name in host.records() if name.startswith("recover-orchestrator")][-1:]
+    assert record in host.run("reconcile", **access).stdout, "it ran while no server was there"
+    assert record not in host.run("reconcile", **access).stdout, "and is shown once"
+    [shown] = ui.post("/flow_runs/filter", flow_runs={"name": {"any_": [record]}})
+    assert (
+        shown["state"]["type"] == "COMPLETED" and "Ran without Prefect" in shown["state"]["message"]
+    )
+    assert "restored from" in ui.artifacts(shown["id"])[f"{PLATFORM}-result"]["data"]
     kept = postgres.database_names(orchestrator.connection(settings))
     assert [n for n in kept if n.startswith(f"{DATABASE}_before_")] and not [
         n for n in kept if "_incoming_" in n
