@@ -149,9 +149,12 @@ def plan_repair(
 ) -> RecoveryPlan:
     """Say what a repair would do. Raises PreconditionError if there is nothing to repair.
 
-    `others` are files that the point can't bring back, but perhaps another one.
+    `others` are files that the point can't bring back, but perhaps another one. After a recovery
+    that was interrupted, files that are all whole are no reason to stop: the services may be down
+    still, and nothing has verified the platform.
     """
-    if not any(damage.names for damage in damages) and not others:
+    whole = not any(damage.names for damage in damages) and not others
+    if whole and "continues_after" not in current_run().record.facts:
         raise PreconditionError(
             f"Looking for damage against {source.point.id}: every file of it is there and whole.",
             hint="Nothing was touched. Files newer than that point are not in it; "
@@ -162,6 +165,9 @@ def plan_repair(
     services = settings.files.services if asset is Asset.FILES else settings.models.services
     symptoms = [damage.in_words() for damage in damages]
     steps = ["keep the damaged files aside, rewrite only those"]
+    if whole:
+        symptoms.append("an earlier recovery brought them back and was cut short after that")
+        steps = []
     if others:
         symptoms.append(
             f"{len(others)} that {source.point.id} can't bring back, for it holds them damaged or "
