@@ -113,7 +113,7 @@ def _memory_of(pid: int) -> Iterator[list[int]]:
         thread.join()
 
 
-def _wait(child: subprocess.Popen, deadline: float) -> tuple[int, "os.struct_rusage"]:
+def _wait(child: subprocess.Popen, deadline: float) -> tuple[int, os.struct_rusage]:
     while True:
         pid, status, usage = os.wait4(child.pid, os.WNOHANG)
         if pid:

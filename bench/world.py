@@ -130,8 +130,7 @@ class World(Site):
             )
         with (self.database_directory / "pg_hba.conf").open("a") as file:
             file.write(
-                "local all postgres trust\n"
-                "host replication postgres 127.0.0.1/32 scram-sha-256\n"
+                "local all postgres trust\nhost replication postgres 127.0.0.1/32 scram-sha-256\n"
             )
 
     def _seed(self, store: Store, scale: float, database_bytes: int | None) -> Seeded:
@@ -204,4 +203,3 @@ def add_files(directory: Path, count: int) -> None:
         size = int(chance.expovariate(1 / _FILE_BYTES))
         head = b"#%d=CARTESIAN_POINT('',(0.,0.,0.));\n" % number
         path.write_bytes(head * (size // 2 // len(head) + 1) + chance.randbytes(size // 2))
-

@@ -28,6 +28,9 @@ class Rival(Protocol):
     def begin_round(self, world: World) -> None:
         """What is to be done again after the server was recovered by somebody else."""
 
+    def end(self, world: World) -> None:
+        """End what it has left running."""
+
     def back_up(self, *, first: bool) -> str: ...
 
     def restore(self, *, from_s3: bool) -> str: ...
@@ -90,6 +93,9 @@ pg1-user=postgres
     def begin_round(self, world: World) -> None:
         """Nothing: a new timeline of the same system goes on in its archive."""
 
+    def end(self, world: World) -> None:
+        """Nothing runs."""
+
     def back_up(self, *, first: bool) -> str:
         kind = "full" if first else "incr"
         return "\n".join(f"{self._command} --type={kind} --repo={n} backup" for n in (1, 2))
@@ -151,12 +157,16 @@ immediate_checkpoint = true
             f"{self._command} receive-wal --create-slot main || true\n"
             f"{self._command} receive-wal --reset main || true\n"
             f"nohup {self._command} receive-wal main >>$PEERS/barman/receive.log 2>&1 &\n"
-            "until psql -d postgres -Atc \"SELECT application_name FROM pg_stat_replication\" "
+            'until psql -d postgres -Atc "SELECT application_name FROM pg_stat_replication" '
             "| grep -q barman; do sleep 0.1; done\n"
             f"{self._command} switch-wal --force --archive --archive-timeout 60 main\n"
         )
         log = world.peers / "barman.log"
         shell.run(script, world.environment_of_commands(), log=log)
+
+    def end(self, world: World) -> None:
+        script = f"{self._command} receive-wal --stop main || true"
+        shell.run(script, world.environment_of_commands(), log=world.peers / "barman.log")
 
     def back_up(self, *, first: bool) -> str:
         return (
@@ -177,7 +187,7 @@ immediate_checkpoint = true
             '"s3://$BUCKET/barman" main | python3 -c \'import json,sys; print(max('
             'b["backup_id"] for b in json.load(sys.stdin)["backups_list"]))\')\n'
             f'barman-cloud-restore {self._cloud} "s3://$BUCKET/barman" main "$backup" "$TARGET"\n'
-            "cat >>\"$TARGET/postgresql.auto.conf\" <<END\n"
+            'cat >>"$TARGET/postgresql.auto.conf" <<END\n'
             f"restore_command = 'barman-cloud-wal-restore {self._cloud} s3://$BUCKET/barman "
             "main %f %p'\nEND\n"
             'touch "$TARGET/recovery.signal"\nserve\naccepts'
@@ -185,7 +195,7 @@ immediate_checkpoint = true
 
 
 class Dump:
-    """A logical dump, compressed, and a copy of it in S3: what the plan does, or somewhat better."""
+    """A logical dump, compressed, and a copy of it in S3: what the plan does, or better."""
 
     def __init__(self, name: str, *, dump: str, load: str, suffix: str) -> None:
         self.name = name
@@ -202,6 +212,9 @@ class Dump:
 
     def begin_round(self, world: World) -> None:
         """Nothing: it knows no WAL."""
+
+    def end(self, world: World) -> None:
+        """Nothing runs."""
 
     @property
     def _file(self) -> str:
