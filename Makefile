@@ -10,7 +10,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup drill up down image test test-unit lint lock clean
+.PHONY: help setup drill up down image bench test test-unit lint lock clean
 
 help:
 	@echo 'make drill      set up, then break the staging platform in all four ways and get it back'
@@ -18,6 +18,7 @@ help:
 	@echo 'make down       end what make up started'
 	@echo 'make image      Lifeboat'"'"'s own image for docker-compose.yml (docs/containers.md)'
 	@echo 'make test       set up, then run all tests'
+	@echo 'make bench      Lifeboat beside pgBackRest, barman and dumps: bench/RESULTS.md'
 	@echo 'make test-unit  only those that need no other program'
 	@echo 'make lint       style, and who may import whom'
 	@echo 'make setup      .venv from requirements.lock, and restic; in no time when it is there'
@@ -46,6 +47,9 @@ down: setup
 image:
 	@compose=$$($(PYTHON) -B scripts/fetch_compose.py) && \
 	  $$compose --file docker-compose.build.yml build $(if $(ARGS),$(ARGS),lifeboat)
+
+bench: setup
+	@$(BIN)/python -m bench $(ARGS)
 
 test: setup
 	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)

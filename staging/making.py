@@ -21,9 +21,17 @@ def postgres_bin() -> Path:
 
 
 def init_cluster(
-    directory: Path, password: str, *, owner: str, options: Sequence[str] = ()
+    directory: Path,
+    password: str,
+    *,
+    owner: str,
+    options: Sequence[str] = (),
+    programs: Path | None = None,
 ) -> None:
-    """Run initdb as a user that PostgreSQL accepts; `owner` is the superuser's name."""
+    """Run initdb as a user that PostgreSQL accepts; `owner` is the superuser's name.
+
+    `programs` is the directory of another PostgreSQL than the wheel's.
+    """
     password_file = directory.parent / "password"
     write(password_file, password)
     try:
@@ -35,7 +43,7 @@ def init_cluster(
         process.run(
             process.unprivileged(
                 [
-                    postgres_bin() / "initdb",
+                    (programs or postgres_bin()) / "initdb",
                     *("--pgdata", directory, "--username", owner),
                     *("--pwfile", password_file, "--auth", "scram-sha-256"),
                     *("--encoding", "UTF8", "--locale", "C", "--no-sync", *options),

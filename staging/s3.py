@@ -137,8 +137,13 @@ class S3Server:
             # A bucket that is not there is an error that has to be seen.
             "s3.autoCreateBucket": "false",
         }
+        options |= self._more_options()
         words = [f"-{name}={value}" for name, value in options.items()]
         return [_weed(), "-logtostderr", "server", *words]
+
+    def _more_options(self) -> dict[str, object]:
+        """What a store for some purpose of its own adds."""
+        return {}
 
     def _identity(self) -> dict:
         key = {"accessKey": self._access_key, "secretKey": self._secret_key}

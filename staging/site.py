@@ -100,6 +100,9 @@ class Site:
     drill_channels: tuple[str, ...] = ()  # Apprise's addresses for what a drill tells
     critical: tuple[str, ...] = CRITICAL
     deferred: tuple[str, ...] = DEFERRED
+    locale_options: tuple[str, ...] = (
+        *("--locale-provider", "builtin", "--builtin-locale", "C.UTF-8"),
+    )
     directories: tuple[str, ...] = (
         *("config/certs", "data/redis", "data/files", "run", "logs", "backups"),
     )
@@ -132,6 +135,11 @@ class Site:
     @property
     def models(self) -> Path:
         return self.server / "data" / "models"
+
+    @property
+    def postgres_programs(self) -> Path:
+        """The directory of PostgreSQL's programs."""
+        return postgres_bin()
 
     @property
     def exists(self) -> bool:
@@ -376,6 +384,7 @@ class Site:
             "FILES_DIRECTORY": "data/files",
             "MODELS_DIRECTORY": "data/models",
             "INCOMING_DIRECTORY": "run/incoming",
+            "POSTGRES_PROGRAMS": "",  # empty: those of the wheel
         }
 
     def _write_config(self) -> None:
@@ -429,7 +438,7 @@ class Site:
 
     def _names(self) -> dict[str, object]:
         """What the templates of this kind of site need besides."""
-        return {"postgres_bin": str(postgres_bin())}
+        return {"postgres_bin": str(self.postgres_programs)}
 
     def _make_database(self, scale: float, database_bytes: int | None) -> Seeded:
         directory, known = self.database_directory, self.secrets()
@@ -437,10 +446,8 @@ class Site:
             directory,
             known["POSTGRES_ADMIN_PASSWORD"],
             owner="postgres",
-            options=(
-                "--data-checksums",
-                *("--locale-provider", "builtin", "--builtin-locale", "C.UTF-8"),
-            ),
+            options=("--data-checksums", *self.locale_options),
+            programs=self.postgres_programs,
         )
         with (directory / "postgresql.conf").open("a", encoding="utf-8") as file:
             file.write("\n" + self._render("postgresql.conf.j2"))
@@ -449,7 +456,7 @@ class Site:
         hasty = {"fsync": "off", "wal_level": "minimal", "max_wal_senders": "0"}
         words = [word for name, value in hasty.items() for word in ("-c", f"{name}={value}")]
         daemon = process.start(
-            process.unprivileged([postgres_bin() / "postgres", "-D", directory, *words]),
+            process.unprivileged([self.postgres_programs / "postgres", "-D", directory, *words]),
             doing="Starting PostgreSQL to fill it",
             log_path=self.server / "logs" / "seed.log",
             cwd=self.server,

