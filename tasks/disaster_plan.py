@@ -138,7 +138,8 @@ def _chapter(settings: Settings, flow: str, report: Report | None) -> Chapter:
         title=disaster_plan.TITLES[flow],
         symptoms=disaster_plan.SYMPTOMS[flow],
         commands=_commands(settings)[flow],
-        flow=f"{settings.platform}.{flow}",
+        # Where Prefect is lost, nobody can run anything in its UI.
+        flow="" if flow == "recover-orchestrator" else f"{settings.platform}.{flow}",
         steps=steps,
         if_it_fails=fails,
         takes=_takes(settings, flow, report),
@@ -166,6 +167,7 @@ def _commands(settings: Settings) -> dict[str, tuple[str, ...]]:
             "lifeboat recover bucket --dry-run   # shows when it happened",
             "lifeboat recover bucket",
         ),
+        "recover-orchestrator": ("lifeboat recover orchestrator",),
     }
 
 

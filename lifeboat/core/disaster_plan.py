@@ -98,6 +98,10 @@ SYMPTOMS: Mapping[str, tuple[str, ...]] = {
         "Objects in the bucket are gone or unreadable",
         "`lifeboat watch` says that the vault does not open, or that points are missing",
     ),
+    "recover-orchestrator": (
+        "Prefect's server does not start, or has lost its history or its deployments",
+        "The platform itself works: nothing of this is urgent for its users",
+    ),
 }
 TITLES: Mapping[str, str] = {
     "recover-database": "Scenario 1: Database server failure",
@@ -106,6 +110,7 @@ TITLES: Mapping[str, str] = {
     "recover-files": "Scenario 3: File storage corruption",
     "recover-models": "Scenario 4: AI model loss",
     "recover-bucket": "The bucket was deleted or overwritten",
+    "recover-orchestrator": "Prefect's own database is lost",
 }
 """Every recovery flow, in the order of the plan."""
 
@@ -170,13 +175,12 @@ def _backups(content: Content) -> tuple[Block, ...]:
 
 
 def _scenario(chapter: Chapter) -> tuple[Block, ...]:
+    how = f"In the Prefect UI run the deployment `{chapter.flow}`; in" if chapter.flow else "In"
     return (
         Block(kind="section", text=chapter.title),
         Block(kind="text", text="It shows as:"),
         Block(kind="list", items=chapter.symptoms),
-        Block(
-            kind="text", text=f"In the Prefect UI run the deployment `{chapter.flow}`; in a shell:"
-        ),
+        Block(kind="text", text=f"{how} a shell:"),
         Block(kind="code", items=chapter.commands),
         Block(kind="text", text="What it does:"),
         Block(kind="list", items=chapter.steps),

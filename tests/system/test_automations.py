@@ -150,6 +150,8 @@ def test_crashed_stuck_missing_and_a_dead_worker_are_told(stage: Stage, tmp_path
         ui.until_it_ends_as(good, "Completed")
         dying = ui.start(forms[f"{PLATFORM}.backup-files"], config=str(slow))
         until((host.root / "hangs").exists, "a backup that hangs", ui.log(dying))
+        # The worker tells it a moment after it has started it.
+        until(lambda: ui.run(dying)["infrastructure_pid"], "its process", ui.log(dying))
         pid = int(ui.run(dying)["infrastructure_pid"].split(":")[-1])
         os.kill(pid, signal.SIGKILL)
         ui.until_it_ends_as(dying, "Crashed")
