@@ -56,7 +56,8 @@ class Orchestrator:
 
     @property
     def exists(self) -> bool:
-        return self._config.exists()
+        # One of before its database was protected has no password for that, and is made anew.
+        return self._config.exists() and "LIFEBOAT_ORCHESTRATOR_PASSWORD" in self.environment()
 
     @property
     def stack(self) -> ProcessStack:

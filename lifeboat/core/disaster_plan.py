@@ -46,7 +46,7 @@ class Chapter(_Frozen):
     title: str
     symptoms: tuple[str, ...]
     commands: tuple[str, ...]
-    flow: str
+    flow: str  # the deployment; empty: none
     steps: tuple[str, ...]
     if_it_fails: str
     takes: tuple[str, ...]  # measured, each with its basis
