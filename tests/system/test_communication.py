@@ -9,7 +9,7 @@ import pytest
 
 from lifeboat.core.incident import EventKind, Severity, State
 from tasks import clock, communication, incidents
-from tests.system import inboxes
+from tests.system import receivers
 from tests.system.test_incidents import a_recovery
 
 pytestmark = [pytest.mark.system]
@@ -20,13 +20,13 @@ CANARY = "canary-of-the-hook"
 
 @pytest.fixture(scope="module")
 def _chat():
-    with inboxes.web_server() as inbox:
+    with receivers.chat() as inbox:
         yield inbox
 
 
 @pytest.fixture(scope="module")
 def _mail():
-    with inboxes.mail_server() as inbox:
+    with receivers.mail() as inbox:
         yield inbox
 
 

@@ -12,7 +12,7 @@ from lifeboat.core.drill import DrillReport
 from lifeboat.core.incident import EventKind, State
 from lifeboat.settings import give_secrets, load_settings
 from tasks import incidents, places
-from tests.system import inboxes
+from tests.system import receivers
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 def drilled(tmp_path_factory: pytest.TempPathFactory):
     """One drill of all scenarios; gives its report, its incidents and what was received."""
     root = tmp_path_factory.mktemp("drill")
-    with inboxes.mail_server() as mail:
+    with receivers.mail() as mail:
         words = [
             *(sys.executable, "-c", "from lifeboat.cli import main; main()", "drill"),
             *("--root", str(root / "staging"), "--reports", str(root / "reports")),
