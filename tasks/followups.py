@@ -137,8 +137,9 @@ def open_after(settings: Settings, run: Run) -> None:
         return
     try:
         open_for(settings, run.id)
-    except (RecoveryError, OSError) as error:
-        log.error("Opening the follow-ups of %s: %s", run.id, error)
+    except Exception as error:
+        # Not even a defect of ours may make a recovery that is done look failed.
+        log.error("Opening the follow-ups of %s: %s: %s", run.id, type(error).__name__, error)
 
 
 def open_for(settings: Settings, source: str) -> tuple[FollowUp, ...]:

@@ -87,6 +87,16 @@ def test_what_did_not_recover_or_was_only_shown_opens_none(platform) -> None:
     assert listed(platform) == []
 
 
+def test_a_defect_in_opening_them_makes_no_recovery_look_failed(platform, monkeypatch) -> None:
+    def defective(*_: object, **__: object) -> None:
+        raise ValueError("a defect")
+
+    monkeypatch.setattr(followups.followups, "opened", defective)
+    run = a_recovery(platform.settings)
+    record = places.runs_directory(platform.settings) / run / "record.json"
+    assert json.loads(record.read_text())["outcome"] == "done"
+
+
 def test_those_of_a_drill_are_marked_and_remind_nobody(host) -> None:
     host.write_yaml(sections=PEOPLE)
     settings = host.settings
