@@ -29,7 +29,8 @@ from lifeboat.settings import Settings, give_secrets, load_settings
 from lifeboat.tools import process
 from staging import processes
 from staging.site import Site, postgres_bin
-from tasks import clock, marks, orchestration, places, wal_continuity, wal_witness
+from tasks import clock, marks, orchestration, places
+from tasks.wal import wal_continuity, wal_witness
 
 PROMISED_SECONDS = 90.0
 # Every twentieth transaction writes some 100 kB, so that segments fill.

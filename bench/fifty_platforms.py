@@ -34,7 +34,7 @@ from rich.table import Table
 
 from staging import processes
 from staging.orchestrator import Orchestrator
-from tasks.deployment import DECLARATION
+from tasks.prefect_server.deployment import DECLARATION
 
 POOLS = ("lifeboat-backups", "lifeboat-recoveries")
 QUERY_SECONDS = 2.0
@@ -283,7 +283,7 @@ def main() -> None:
 def run(made: Orchestrator, platforms: list[str], minutes: int, directory: Path) -> None:
     from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
-    from tasks import deployment
+    from tasks.prefect_server import deployment
 
     to = made.environment()
     with temporary_settings(

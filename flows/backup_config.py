@@ -3,8 +3,9 @@ from __future__ import annotations
 from lifeboat.core.points import Asset, Facts
 from lifeboat.core.requests import Backup
 from lifeboat.settings import load_settings
-from tasks import backup, certificates, disaster_plan, public_config, reviews, trees
+from tasks import backup, certificates, public_config, trees
 from tasks.orchestration import procedure
+from tasks.people import disaster_plan, reviews
 
 
 @procedure("backup-config")

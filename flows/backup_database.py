@@ -3,8 +3,9 @@ from __future__ import annotations
 from lifeboat.core.points import Asset, Facts
 from lifeboat.core.requests import Backup
 from lifeboat.settings import load_settings
-from tasks import backup, database, wal
+from tasks import backup, database
 from tasks.orchestration import procedure
+from tasks.wal import wal_shipping
 
 
 @procedure("backup-database")
@@ -33,5 +34,5 @@ def backup_database(request: Backup = Backup()) -> Facts:
         facts = database.verify_copy(settings, copy)
         hot = database.publish_hot_copy(settings, copy, facts)
         database.store_copy(settings, hot, facts)
-        wal.ship(settings)
+        wal_shipping.ship(settings)
     return facts

@@ -3,8 +3,9 @@ from __future__ import annotations
 from lifeboat.core.orchestrator import OrchestratorFacts
 from lifeboat.core.requests import Backup
 from lifeboat.settings import load_settings
-from tasks import backup, orchestrator
+from tasks import backup
 from tasks.orchestration import procedure
+from tasks.prefect_server import orchestrator
 from tasks.record import current_run
 
 

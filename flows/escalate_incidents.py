@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from lifeboat.core.requests import EscalateIncidents
 from lifeboat.settings import load_settings
-from tasks import communication
 from tasks.orchestration import procedure
+from tasks.people import communication
 
 
 @procedure("escalate-incidents")

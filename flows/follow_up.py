@@ -5,8 +5,9 @@ from datetime import timedelta
 from lifeboat.core.followups import FollowUp
 from lifeboat.core.forms import FollowUpDeed
 from lifeboat.settings import load_settings
-from tasks import clock, followups, reminders
+from tasks import clock
 from tasks.orchestration import procedure
+from tasks.people import followups, reminders
 from tasks.record import recorded
 
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 from lifeboat.core.forms import OpenIncident
 from lifeboat.core.incident import Incident
 from lifeboat.settings import load_settings
-from tasks import incident_desk
 from tasks.orchestration import procedure
+from tasks.people import incident_desk
 
 
 @procedure("open-incident")

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 from lifeboat.core.requests import Request
 from lifeboat.settings import load_settings
-from tasks import reconciliation
 from tasks.orchestration import procedure
-from tasks.reconciliation import Reconciled
+from tasks.prefect_server import reconciliation
+from tasks.prefect_server.reconciliation import Reconciled
 from tasks.record import recorded
 
 

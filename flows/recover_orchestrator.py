@@ -4,8 +4,9 @@ from lifeboat.core.forms import RecoverOrchestrator
 from lifeboat.core.plan import RecoveryPlan
 from lifeboat.core.timeline import RunRecord
 from lifeboat.settings import load_settings
-from tasks import approval, orchestrator_recovery, recovery
+from tasks import approval, recovery
 from tasks.orchestration import procedure
+from tasks.prefect_server import orchestrator_recovery
 
 
 @procedure("recover-orchestrator")

@@ -3,8 +3,8 @@ from __future__ import annotations
 from lifeboat.core.followups import FollowUp
 from lifeboat.core.requests import Request
 from lifeboat.settings import load_settings
-from tasks import followups, reminders
 from tasks.orchestration import procedure
+from tasks.people import followups, reminders
 from tasks.record import recorded
 
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 from lifeboat.core.forms import Review
 from lifeboat.core.reviews import Evidence, SignedOff
 from lifeboat.settings import load_settings
-from tasks import followups, reminders, reviews
 from tasks.orchestration import procedure
+from tasks.people import followups, reminders, reviews
 from tasks.record import recorded
 
 

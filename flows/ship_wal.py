@@ -2,12 +2,13 @@ from __future__ import annotations
 
 from lifeboat.core.requests import Backup
 from lifeboat.settings import load_settings
-from tasks import backup, wal
+from tasks import backup
 from tasks.orchestration import procedure
+from tasks.wal import wal_shipping
 
 
 @procedure("ship-wal")
-def ship_wal(request: Backup = Backup()) -> wal.Shipment:
+def ship_wal(request: Backup = Backup()) -> wal_shipping.Shipment:
     """Put the WAL that the receiver has written, and that S3 lacks, into the bucket.
 
     1. Stand aside if a recovery is running.
@@ -25,4 +26,4 @@ def ship_wal(request: Backup = Backup()) -> wal.Shipment:
     """
     settings = load_settings(request.config or None)
     with backup.backup_run(settings, "wal", procedure="ship-wal"):
-        return wal.ship(settings)
+        return wal_shipping.ship(settings)

@@ -3,8 +3,8 @@ from __future__ import annotations
 from lifeboat.core.readiness import Readiness
 from lifeboat.core.requests import Request
 from lifeboat.settings import load_settings
-from tasks import readiness
 from tasks.orchestration import procedure
+from tasks.people import readiness
 from tasks.record import recorded
 
 

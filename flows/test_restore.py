@@ -9,8 +9,9 @@ from lifeboat.core.requests import RestoreTest
 from lifeboat.core.sets import BackupSet
 from lifeboat.core.timeline import RunRecord
 from lifeboat.settings import Settings, load_settings
-from tasks import backup, orchestrator, repository_health, restore_test, vault
+from tasks import backup, repository_health, restore_test, vault
 from tasks.orchestration import procedure, side_by_side
+from tasks.prefect_server import orchestrator
 
 
 @procedure("test-restore")

@@ -3,8 +3,9 @@ from __future__ import annotations
 from lifeboat.core.objectives import Report
 from lifeboat.core.requests import WatchObjectives
 from lifeboat.settings import load_settings
-from tasks import alarms, events, objectives, status_page
+from tasks import alarms, events, objectives
 from tasks.orchestration import procedure
+from tasks.people import status_page
 from tasks.record import recorded
 
 

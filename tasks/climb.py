@@ -18,9 +18,10 @@ from lifeboat.core.plan import RecoveryPlan
 from lifeboat.core.points import Asset, Facts, RecoveryPoint, Tier, choose_point, passed_over
 from lifeboat.core.timeline import Outcome, Phase, RungAttempt
 from lifeboat.settings import Settings
-from tasks import catalogue, clock, forecast, restore_database, services, wal_continuity
+from tasks import catalogue, clock, forecast, restore_database, services
 from tasks.orchestration import step
 from tasks.record import current_run
+from tasks.wal import wal_continuity
 
 log = logging.getLogger("lifeboat")
 

@@ -36,8 +36,9 @@ from lifeboat.tools import report as report_tool
 from staging import faults, load
 from staging.compose_site import new_site, site_at
 from staging.site import Site
-from tasks import incident_log, locks, marks, places, services, verification
+from tasks import locks, marks, places, services, verification
 from tasks.orchestration import step
+from tasks.people import incident_log
 from tasks.record import current_run
 
 log = logging.getLogger("lifeboat")

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from lifeboat.core.errors import LockBusy, PreconditionError, RecoveryError
 from lifeboat.core.points import Asset, Tier
 from lifeboat.settings import Settings
-from tasks import backup, catalogue, clock, journals, locks, orchestrator, places, wal_continuity
+from tasks import backup, catalogue, clock, journals, locks, places
+from tasks.prefect_server import orchestrator
+from tasks.wal import wal_continuity
 
 log = logging.getLogger("lifeboat")
 

@@ -13,9 +13,10 @@ from lifeboat.core.requests import WatchObjectives
 from lifeboat.core.survey import Cause, Unseen
 from lifeboat.settings import Settings, secret_of_environment
 from lifeboat.tools import filesystem, metrics
-from tasks import clock, orchestrator, places, settings_in_vault, survey
+from tasks import clock, places, settings_in_vault, survey
 from tasks.looking import seen
 from tasks.orchestration import step
+from tasks.prefect_server import orchestrator
 from tasks.survey_vault import REPORT_KEY
 
 log = logging.getLogger("lifeboat")

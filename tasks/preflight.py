@@ -11,10 +11,11 @@ from lifeboat.core.errors import PreconditionError, RecoveryError
 from lifeboat.core.points import Asset, Tier
 from lifeboat.settings import ComposeStackSettings, Settings
 from lifeboat.tools import filesystem, git, postgres
-from tasks import places, protection, services, wal_health
+from tasks import places, protection, services
 from tasks.database import connection
 from tasks.orchestration import side_by_side
 from tasks.trees import directories_of
+from tasks.wal import wal_health
 
 _NEEDED_SECRETS = (
     "LIFEBOAT_VAULT_PASSWORD",

@@ -51,11 +51,11 @@ from tasks import (
     services,
     settings_in_vault,
     vault,
-    wal_continuity,
 )
 from tasks.orchestration import side_by_side, step
 from tasks.record import current_run
 from tasks.repair import Source
+from tasks.wal import wal_continuity
 
 log = logging.getLogger("lifeboat")
 

@@ -17,22 +17,18 @@ from lifeboat.settings import Settings
 from tasks import (
     artifacts,
     catalogue,
-    communication,
-    followups,
-    incident_log,
-    incident_report,
     journals,
     locks,
     marks,
     places,
     provision,
     services,
-    status_page,
     vault,
     verification,
 )
 from tasks.journals import Fate, Journal
 from tasks.orchestration import is_alone, step
+from tasks.people import communication, followups, incident_log, incident_report, status_page
 from tasks.record import Run, current_run, recorded
 
 log = logging.getLogger("lifeboat")

@@ -21,19 +21,12 @@ from lifeboat.core.timeline import Phase
 from lifeboat.core.wal import format_lsn
 from lifeboat.settings import Settings
 from lifeboat.tools import filesystem, postgres
-from tasks import (
-    catalogue,
-    leftovers,
-    places,
-    progress,
-    services,
-    wal_receiver,
-    wal_replay,
-)
+from tasks import catalogue, leftovers, places, progress, services
 from tasks.database import connection
 from tasks.orchestration import step
 from tasks.record import current_run
 from tasks.services import stack_of
+from tasks.wal import wal_receiver, wal_replay
 
 log = logging.getLogger("lifeboat")
 

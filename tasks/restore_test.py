@@ -24,19 +24,11 @@ from lifeboat.core.proof import Measured, forecast_bytes, replaces
 from lifeboat.core.requests import RestoreTest
 from lifeboat.settings import Settings
 from lifeboat.tools import filesystem, postgres, restic
-from tasks import (
-    catalogue,
-    clock,
-    locks,
-    marks,
-    places,
-    progress,
-    repository_health,
-    wal,
-)
+from tasks import catalogue, clock, locks, marks, places, progress, repository_health
 from tasks.orchestration import step
 from tasks.questions import database, directories
 from tasks.record import current_run
+from tasks.wal import wal_shipping
 
 log = logging.getLogger("lifeboat")
 
@@ -245,7 +237,7 @@ def _wal_bytes(settings: Settings, facts: Facts) -> int:
     first = log_positions.parse_lsn(facts.database.start_lsn) // size
     prefix = f"database/wal/{facts.database.system_identifier}/"
     names = [
-        item.key.rpartition("/")[2].removesuffix(wal.SEALED)
+        item.key.rpartition("/")[2].removesuffix(wal_shipping.SEALED)
         for item in places.bucket(settings).list(prefix)
     ]
     segments = {

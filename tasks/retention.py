@@ -20,7 +20,7 @@ from lifeboat.settings import Settings
 from tasks import catalogue, clock, journals, locks, marks, places
 from tasks.orchestration import side_by_side, step
 from tasks.record import current_run
-from tasks.wal import SEALED
+from tasks.wal.wal_shipping import SEALED
 
 log = logging.getLogger("lifeboat")
 

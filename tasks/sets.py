@@ -18,10 +18,11 @@ from lifeboat.core.references import CrossCheck, Referred, cross_check, still_mi
 from lifeboat.core.wal import format_lsn, parse_lsn
 from lifeboat.settings import Settings
 from lifeboat.tools import postgres
-from tasks import clock, integrity, locks, places, wal
+from tasks import clock, integrity, locks, places
 from tasks.database import SLOT, connection
 from tasks.orchestration import side_by_side, step
 from tasks.record import current_run
+from tasks.wal import wal_shipping
 
 log = logging.getLogger("lifeboat")
 
@@ -107,7 +108,7 @@ def ship_up_to(settings: Settings, moment: Moment) -> str:
     except RecoveryError as error:
         problem = str(error)
         log.error("The WAL of %s is not all in S3: %s", moment.set_id, problem)
-    wal.ship(settings)
+    wal_shipping.ship(settings)
     current_run().fact(set_wal_in_s3=not problem)
     return problem
 

@@ -23,9 +23,10 @@ from lifeboat.core.stability import Baseline, LogCount, Look, Sample, ServiceSam
 from lifeboat.settings import Settings
 from lifeboat.tools import filesystem
 from lifeboat.tools.stacks import ServiceState, ServiceStatus, Stack
-from tasks import alarms, clock, followups, locks, marks, services, verification
+from tasks import alarms, clock, locks, marks, services, verification
 from tasks.checks.context import Context
 from tasks.orchestration import step
+from tasks.people import followups
 from tasks.places import records_directory
 
 log = logging.getLogger("lifeboat")

@@ -20,13 +20,14 @@ from lifeboat.core.points import Asset, RecoveryPoint, Tier
 from lifeboat.core.survey import Host, HotCopy, Interrupted, Listing, Problem, Receiver, Space
 from lifeboat.settings import ComposeStackSettings, Settings
 from lifeboat.tools import filesystem, postgres
-from tasks import backup, catalogue, clock, journals, places, protection, wal_health
+from tasks import backup, catalogue, clock, journals, places, protection
 from tasks.journals import Fate
 from tasks.looking import seen
 from tasks.orchestration import side_by_side
 from tasks.record import RECORD_NAME
 from tasks.survey_vault import is_proven, parse_record
-from tasks.wal_health import ReceiverState
+from tasks.wal import wal_health
+from tasks.wal.wal_health import ReceiverState
 
 log = logging.getLogger("lifeboat")
 

@@ -26,9 +26,10 @@ from lifeboat.core.timeline import Outcome, Phase, RunRecord, phase_seconds
 from lifeboat.core.wal import PARTIAL, history_timeline, is_segment_name
 from lifeboat.settings import Settings
 from lifeboat.tools import filesystem
-from tasks import catalogue, marks, places, vault, wal_continuity
+from tasks import catalogue, marks, places, vault
 from tasks.looking import seen
 from tasks.orchestration import side_by_side
+from tasks.wal import wal_continuity
 
 log = logging.getLogger("lifeboat")
 

@@ -28,7 +28,7 @@ def deploy(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     Needs PREFECT_API_URL. Checks first, so that a mistake changes nothing; safe to run again.
     """
     from lifeboat.settings import load_settings
-    from tasks import deployment
+    from tasks.prefect_server import deployment
 
     applied = deployment.apply(load_settings(config))
     if as_json:
@@ -88,7 +88,7 @@ def up(
     orchestrator.start_server()
     give_secrets({**site.environment(), **orchestrator.environment()})
     # Prefect reads its settings when it is imported, so only now.
-    from tasks import deployment
+    from tasks.prefect_server import deployment
 
     applied = deployment.apply(load_settings(site.settings_path))
     orchestrator.start_workers()

@@ -34,7 +34,7 @@ def list_followups(
     from lifeboat.core.followups import by_urgency
     from lifeboat.settings import load_settings
     from tasks import clock
-    from tasks.followups import read_all
+    from tasks.people.followups import read_all
 
     now = clock.now()
     found = by_urgency(read_all(load_settings(config)), now)

@@ -129,7 +129,7 @@ def close(
 def list_(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """List the incidents of this host and of the bucket, the newest first."""
     settings = _alone(config)
-    from tasks import incidents
+    from tasks.people import incidents
 
     found = incidents.list_incidents(settings, in_bucket=True)
     if as_json:
@@ -143,7 +143,7 @@ def list_(config: ConfigOption = None, as_json: JsonOption = False) -> None:
 def show(id: IdArgument = "", config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Show an incident with its timeline, and who was not reached."""
     settings = _alone(config)
-    from tasks import incidents
+    from tasks.people import incidents
 
     _show(incidents.find(settings, id), as_json=as_json)
 
@@ -157,7 +157,8 @@ def preview(
     """Show every message that an incident would send, and to whom; send nothing."""
     settings = _alone(config)
     from lifeboat.core.incident import Incident
-    from tasks import clock, communication
+    from tasks import clock
+    from tasks.people import communication
 
     example = checked(
         Incident,
@@ -180,7 +181,7 @@ def preview(
 def escalate(config: ConfigOption = None) -> None:
     """Tell the next people of incidents that nobody has acknowledged in time."""
     settings = _alone(config)
-    from tasks import communication
+    from tasks.people import communication
 
     for one in communication.escalate(settings):
         typer.echo(f"escalated {one.in_words()}")

@@ -14,7 +14,7 @@ def status_page(config: ConfigOption = None) -> None:
     """Write the status page now, to the bucket and all web roots. Exit 4 unless all took it."""
     choose_orchestrator(without_prefect=True, with_prefect=False)
     from lifeboat.settings import load_settings
-    from tasks.status_page import publish
+    from tasks.people.status_page import publish
 
     failed = publish(load_settings(config))
     for told in failed:
@@ -31,8 +31,8 @@ def incident_report(
     """Write the report of an incident from its record, beside it, and print where it is."""
     choose_orchestrator(without_prefect=True, with_prefect=False)
     from lifeboat.settings import load_settings
-    from tasks import incidents
-    from tasks.incident_report import write_report
+    from tasks.people import incidents
+    from tasks.people.incident_report import write_report
 
     settings = load_settings(config)
     typer.echo(str(write_report(settings, incidents.find(settings, id))))

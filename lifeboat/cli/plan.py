@@ -28,7 +28,7 @@ def plan(
     choose_orchestrator(without_prefect=True, with_prefect=False)
     from lifeboat.core import disaster_plan
     from lifeboat.settings import load_settings
-    from tasks.disaster_plan import write
+    from tasks.people.disaster_plan import write
 
     blocks = write(load_settings(config))
     text = disaster_plan.markdown(blocks)

@@ -26,8 +26,8 @@ def readiness(
     from flows.show_readiness import show_readiness
     from lifeboat.core.requests import Request
     from lifeboat.settings import load_settings
+    from tasks.people.readiness import PAGE_NAME, render
     from tasks.places import records_directory
-    from tasks.readiness import PAGE_NAME, render
 
     found = show_readiness(Request(config=str(config or "")))
     if html:

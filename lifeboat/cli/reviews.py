@@ -34,7 +34,7 @@ def reviews(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """
     choose_orchestrator(without_prefect=True, with_prefect=False)
     from lifeboat.settings import load_settings
-    from tasks.reviews import standings
+    from tasks.people.reviews import standings
 
     found = standings(load_settings(config))
     if as_json:
@@ -72,7 +72,7 @@ def show(kind: KindArgument, config: ConfigOption = None, as_json: JsonOption = 
     choose_orchestrator(without_prefect=True, with_prefect=False)
     from lifeboat.core.review_kinds import ABOUT
     from lifeboat.settings import load_settings
-    from tasks.reviews import gather_evidence
+    from tasks.people.reviews import gather_evidence
 
     found = gather_evidence(load_settings(config), kind)
     if as_json:

@@ -29,7 +29,7 @@ def receive(config: ConfigOption = None) -> None:
     """Receive the database's WAL into the local vault, until ended. Run it as a service."""
     choose_orchestrator(without_prefect=True, with_prefect=False)
     from lifeboat.settings import load_settings
-    from tasks import wal_receiver
+    from tasks.wal import wal_receiver
 
     wal_receiver.receive(load_settings(config))
 
@@ -56,7 +56,7 @@ def asynchronous(config: ConfigOption = None) -> None:
     """
     choose_orchestrator(without_prefect=True, with_prefect=False)
     from lifeboat.settings import load_settings
-    from tasks import wal_receiver
+    from tasks.wal import wal_receiver
 
     wal_receiver.disarm(load_settings(config))
     typer.echo("Commits no longer wait for the WAL receiver. What it lags may be lost.")
@@ -87,7 +87,9 @@ def _jobs(settings: Settings) -> dict[str, Job]:
     from flows.watch_stability import watch_stability
     from lifeboat.cli.backups import backup_flow
     from lifeboat.core.requests import Backup, Prune, Request, RestoreTest, WatchObjectives
-    from tasks import communication, keeper, objectives, wal
+    from tasks import keeper, objectives
+    from tasks.people import communication
+    from tasks.wal import wal_shipping
 
     config = str(settings.file)
     often = settings.keep
@@ -163,7 +165,7 @@ def _jobs(settings: Settings) -> dict[str, Job]:
         "readiness": page,
         "stability": stability,
         "reminders": reminders,
-        "wal": keeper.Job(often.wal_seconds, wal.Shipper(settings).ship),
+        "wal": keeper.Job(often.wal_seconds, wal_shipping.Shipper(settings).ship),
         **backups,
         "platform": sets,
         "watch": watch,
@@ -192,6 +194,6 @@ def work(
 
     give_secrets({"PREFECT_WORKER_QUERY_SECONDS": str(poll_seconds)})
     # Prefect reads its settings when it is imported, so only now.
-    from tasks import warm_worker
+    from tasks.prefect_server import warm_worker
 
     warm_worker.serve(pool, queue=work_queue, name=name, drain_seconds=drain_seconds)

@@ -1,6 +1,6 @@
 """Who is told what of an incident, and when: audiences, moments, quiet hours, limits, escalation.
 
-Pure decisions; sending is `tasks/communication.py`.
+Pure decisions; sending is `tasks/people/communication.py`.
 """
 
 from __future__ import annotations

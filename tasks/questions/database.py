@@ -17,8 +17,9 @@ from lifeboat.core.points import DatabaseFacts, Facts, Tier
 from lifeboat.core.wal import Segment, format_lsn, parse_lsn
 from lifeboat.settings import Settings
 from lifeboat.tools import filesystem, postgres
-from tasks import vault, wal_replay
+from tasks import vault
 from tasks.record import current_run
+from tasks.wal import wal_replay
 
 log = logging.getLogger("lifeboat")
 

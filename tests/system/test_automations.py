@@ -20,7 +20,7 @@ from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary
 
 from lifeboat.settings import load_settings
 from staging.orchestrator import Orchestrator
-from tasks import automations, deployment
+from tasks.prefect_server import automations, deployment
 from tests.system import prefect_ui, receivers, settings_file
 from tests.system.conftest import Host, copy_host
 from tests.system.receivers import Inbox

@@ -8,7 +8,8 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from lifeboat.core.incident import EventKind, Severity, State
-from tasks import clock, communication, incidents
+from tasks import clock
+from tasks.people import communication, incidents
 from tests.system import receivers
 from tests.system.test_incidents import a_recovery
 

@@ -14,8 +14,8 @@ from lifeboat.core.errors import PreconditionError, SettingsError, TransientErro
 from lifeboat.settings.alarms import Alarms
 from lifeboat.settings.model import Watch
 from staging.orchestrator import Orchestrator
-from tasks import deployment
-from tasks.deployment import DECLARATION
+from tasks.prefect_server import deployment
+from tasks.prefect_server.deployment import DECLARATION
 from tests.system import prefect_ui
 
 pytestmark = [pytest.mark.system]

@@ -11,7 +11,8 @@ import pytest
 from lifeboat.core.drill import DrillReport
 from lifeboat.core.incident import EventKind, State
 from lifeboat.settings import give_secrets, load_settings
-from tasks import incidents, places
+from tasks import places
+from tasks.people import incidents
 from tests.system import receivers
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]

@@ -11,8 +11,9 @@ import pytest
 from lifeboat.core.errors import PermanentError, Rejected
 from lifeboat.core.incident import Event, EventKind, Severity, State, add_up, read_events
 from lifeboat.core.timeline import Outcome, Phase, RungAttempt
-from tasks import clock, incidents, places, recovery
+from tasks import clock, places, recovery
 from tasks.orchestration import step
+from tasks.people import incidents
 
 pytestmark = [pytest.mark.system]
 

@@ -20,7 +20,8 @@ from lifeboat.settings import load_settings
 from staging import faults
 from staging.orchestrator import Orchestrator
 from staging.site import Site
-from tasks import artifacts, deployment, places
+from tasks import artifacts, places
+from tasks.prefect_server import deployment
 from tasks.record import recorded
 from tests.system import browser, prefect_ui, settings_file
 

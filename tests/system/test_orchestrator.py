@@ -16,7 +16,8 @@ from lifeboat.core.errors import PreconditionError, VerificationFailed
 from lifeboat.settings import Settings
 from lifeboat.tools import postgres
 from staging.orchestrator import DATABASE, Orchestrator
-from tasks import deployment, orchestrator, places
+from tasks import places
+from tasks.prefect_server import deployment, orchestrator
 from tests.system import prefect_ui
 from tests.system.conftest import Host
 

@@ -17,7 +17,8 @@ from lifeboat.core.points import Asset
 from lifeboat.core.review_kinds import ReviewKind
 from lifeboat.core.reviews import SignedOff
 from lifeboat.core.timeline import Outcome
-from tasks import clock, followups, marks, places, recovery, reminders, reviews, survey
+from tasks import clock, marks, places, recovery, survey
+from tasks.people import followups, reminders, reviews
 from tasks.record import recorded
 
 pytestmark = [pytest.mark.system]

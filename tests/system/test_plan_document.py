@@ -18,8 +18,9 @@ from lifeboat.core.drill import DrillOnRecord, ScenarioOnRecord
 from lifeboat.core.followups import ACTIONS
 from lifeboat.core.marks import Kind
 from lifeboat.core.review_kinds import ABOUT
-from tasks import clock, deployment, marks, places
-from tasks import disaster_plan as task
+from tasks import clock, marks, places
+from tasks.people import disaster_plan as task
+from tasks.prefect_server import deployment
 
 pytestmark = [pytest.mark.system]
 

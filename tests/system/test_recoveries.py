@@ -25,7 +25,8 @@ from lifeboat.settings import load_settings
 from lifeboat.tools import postgres
 from staging import faults, load
 from staging.site import Site
-from tasks import database, locks, wal_continuity
+from tasks import database, locks
+from tasks.wal import wal_continuity
 from tests.system import settings_file
 
 pytestmark = [pytest.mark.system]

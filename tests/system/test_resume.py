@@ -20,8 +20,9 @@ from lifeboat.settings import load_settings
 from staging import faults
 from staging.orchestrator import Orchestrator
 from staging.site import Site
-from tasks import deployment, journals, places
+from tasks import journals, places
 from tasks.journals import Journal
+from tasks.prefect_server import deployment
 from tests.system import prefect_ui, settings_file
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]

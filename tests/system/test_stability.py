@@ -10,7 +10,8 @@ import pytest
 
 from lifeboat.settings import Settings, load_settings
 from staging.site import Site
-from tasks import clock, followups, stability, vault
+from tasks import clock, stability, vault
+from tasks.people import followups
 from tests.system import settings_file
 
 pytestmark = [pytest.mark.system]

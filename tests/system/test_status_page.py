@@ -8,7 +8,8 @@ import pytest
 
 from lifeboat.core.incident import Event, EventKind
 from lifeboat.core.timeline import Outcome, RungAttempt
-from tasks import clock, incidents, places, recovery
+from tasks import clock, places, recovery
+from tasks.people import incidents
 from tests.system import browser
 
 pytestmark = [pytest.mark.system]

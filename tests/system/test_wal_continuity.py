@@ -15,7 +15,8 @@ from lifeboat.settings import Settings, load_settings
 from lifeboat.tools import restic, seal
 from staging.ports import choose_ports
 from staging.s3 import S3Server
-from tasks import catalogue, places, vault, wal_continuity
+from tasks import catalogue, places, vault
+from tasks.wal import wal_continuity
 
 pytestmark = [pytest.mark.system]
 

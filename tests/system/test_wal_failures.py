@@ -23,16 +23,9 @@ from lifeboat.core.points import Asset, Tier
 from lifeboat.settings import Settings, load_settings
 from staging import faults, load, processes
 from staging.site import Site
-from tasks import (
-    catalogue,
-    marks,
-    places,
-    wal_continuity,
-    wal_health,
-    wal_replay,
-    wal_witness,
-)
-from tasks.wal_health import ReceiverState
+from tasks import catalogue, marks, places
+from tasks.wal import wal_continuity, wal_health, wal_replay, wal_witness
+from tasks.wal.wal_health import ReceiverState
 from tests.system import settings_file
 from tests.system.test_recoveries import Shell
 

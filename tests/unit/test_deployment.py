@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from lifeboat.core.errors import SettingsError
-from tasks import deployment
+from tasks.prefect_server import deployment
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = SimpleNamespace(
@@ -126,7 +126,7 @@ def test_what_prefect_would_deploy_and_never_run_is_refused(tmp_path, old, new, 
 def test_what_is_told_by_the_server_follows_from_the_schedules() -> None:
     from lifeboat.settings.alarms import Alarms, Channel
     from lifeboat.settings.model import Watch
-    from tasks import automations
+    from tasks.prefect_server import automations
 
     channel = Channel(name="hook", url="json://127.0.0.1/hook")
     settings = SimpleNamespace(
@@ -158,7 +158,7 @@ def test_what_is_told_by_the_server_follows_from_the_schedules() -> None:
 def test_a_mistake_in_the_automations_is_told(tmp_path: Path, old: str, new: str, told: str):
     from lifeboat.settings.alarms import Alarms
     from lifeboat.settings.model import Watch
-    from tasks import automations
+    from tasks.prefect_server import automations
 
     text = automations.DECLARATION.read_text()
     assert old in text

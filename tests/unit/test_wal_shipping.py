@@ -16,7 +16,8 @@ from lifeboat.core.points import Tier
 from lifeboat.core.wal import Position, parse_lsn
 from lifeboat.settings import Settings, load_settings
 from lifeboat.tools import postgres, s3, seal
-from tasks import catalogue, clock, marks, places, vault, wal, wal_continuity, wal_witness
+from tasks import catalogue, clock, marks, places, vault
+from tasks.wal import wal_continuity, wal_shipping, wal_witness
 
 SYSTEM = "7412345678901234567"
 SIZE = 16 << 20
@@ -137,8 +138,8 @@ def database(monkeypatch: pytest.MonkeyPatch) -> FakeDatabase:
 
 
 @pytest.fixture
-def shipper(settings: Settings, bucket: FakeBucket, database: FakeDatabase) -> wal.Shipper:
-    return wal.Shipper(settings)
+def shipper(settings: Settings, bucket: FakeBucket, database: FakeDatabase) -> wal_shipping.Shipper:
+    return wal_shipping.Shipper(settings)
 
 
 def receive(settings: Settings, *names: str, content: str = "x", system: str = SYSTEM) -> None:
@@ -240,7 +241,7 @@ def test_an_object_deleted_behind_our_back_is_shipped_again(
     shipper.ship()
     del bucket.objects[places.wal_key(SYSTEM, segment(2))]
     assert shipper.ship().segments == (), "known by the last listing"
-    monkeypatch.setattr(wal, "_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr(wal_shipping, "_AGAIN_SECONDS", 0.0)
     assert shipper.ship().segments == (segment(2),)
 
 
@@ -273,7 +274,7 @@ def test_what_was_pruned_in_s3_is_not_shipped_again(shipper, settings, bucket, m
     monkeypatch.setattr(catalogue, "base_copies", lambda settings, tier: (a_base(4),))
     for number in (1, 2, 3, 5):
         del bucket.objects[places.wal_key(SYSTEM, segment(number))]
-    monkeypatch.setattr(wal, "_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr(wal_shipping, "_AGAIN_SECONDS", 0.0)
     assert shipper.ship().segments == (segment(5),)
 
     def unknown(settings, tier):
@@ -304,21 +305,22 @@ def test_a_segment_that_vanishes_or_can_not_be_read_stops_no_other(
 def test_a_process_for_each_round_lists_only_what_is_new(settings, bucket, database) -> None:
     receive(settings, *(segment(n) for n in range(1, 5)), f"{segment(5)}.partial")
     receive(settings, segment(1), system="999999999")
-    wal.Shipper(settings).ship()
+    wal_shipping.Shipper(settings).ship()
     bucket.listings.clear()
     receive(settings, segment(5), f"{segment(6)}.partial")
-    done = wal.Shipper(settings).ship()
+    done = wal_shipping.Shipper(settings).ship()
     assert done.segments == (segment(5),)
     assert places.WAL_PREFIX not in bucket.listings
     assert bucket.wal().count(f"{segment(5)}.partial") == 0, "known from the listing, and removed"
 
     del bucket.objects[places.wal_key(SYSTEM, segment(2))]
-    assert wal.Shipper(settings).ship().segments == ()
+    assert wal_shipping.Shipper(settings).ship().segments == ()
     bucket.away = True
     with pytest.raises(TransientError):
-        wal.Shipper(settings).ship()
+        wal_shipping.Shipper(settings).ship()
     bucket.away = False
-    assert wal.Shipper(settings).ship().segments == (segment(2),), "after a failure it lists all"
+    after = wal_shipping.Shipper(settings).ship()
+    assert after.segments == (segment(2),), "after a failure it lists all"
 
 
 def test_leftover_partials_are_removed(shipper, settings, bucket) -> None:
@@ -438,7 +440,7 @@ def test_a_receiver_that_writes_elsewhere_is_not_believed(shipper, settings, buc
 def test_during_a_long_catch_up_it_is_said_what_is_held_already(
     shipper, settings, bucket, database, monkeypatch
 ) -> None:
-    monkeypatch.setattr(wal, "_AT_ONCE", 2)
+    monkeypatch.setattr(wal_shipping, "_AT_ONCE", 2)
     bucket.away = True
     for minute in range(1, 7):
         receive(settings, segment(minute))

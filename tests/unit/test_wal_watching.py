@@ -10,9 +10,9 @@ import pytest
 from lifeboat.core.errors import TransientError
 from lifeboat.settings import Settings, load_settings
 from lifeboat.tools import postgres, process
-from tasks import wal_health, wal_receiver
-from tasks.wal_health import ReceiverState
-from tasks.wal_receiver import PATIENCE_SECONDS, Vigil
+from tasks.wal import wal_health, wal_receiver
+from tasks.wal.wal_health import ReceiverState
+from tasks.wal.wal_receiver import PATIENCE_SECONDS, Vigil
 from tests.unit.test_wal_shipping import YAML
 
 MB = 1 << 20

@@ -24,7 +24,8 @@ from lifeboat.core.incident import Event, EventKind, Incident
 from lifeboat.core.plan import RecoveryPlan
 from lifeboat.settings import Channel, Settings
 from lifeboat.tools import messages, notify
-from tasks import clock, incident_log, incidents, many
+from tasks import clock, many
+from tasks.people import incident_log, incidents
 
 log = logging.getLogger("lifeboat")
 

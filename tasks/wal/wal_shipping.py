@@ -1,6 +1,6 @@
 """The write-ahead log on its way to S3: sealed, in order, and never further behind than a round.
 
-Where it lies: in the local vault as the receiver wrote it, see `tasks.wal_receiver`; in S3
+Where it lies: in the local vault as the receiver wrote it, see `tasks.wal.wal_receiver`; in S3
 `database/wal/<system identifier>/<timeline>/<segment>.zst.age`.
 
 The segment being written is shipped again in every round, as `.partial`, so that nothing waits
@@ -34,11 +34,12 @@ from lifeboat.core.points import Tier
 from lifeboat.core.wal import PARTIAL, Segment, history_timeline, is_segment_name
 from lifeboat.settings import Settings
 from lifeboat.tools import filesystem, seal
-from tasks import catalogue, places, vault, wal_continuity
+from tasks import catalogue, places, vault
 from tasks.orchestration import step
 from tasks.places import wal_key
-from tasks.wal_continuity import WalFile
-from tasks.wal_witness import Witness
+from tasks.wal import wal_continuity
+from tasks.wal.wal_continuity import WalFile
+from tasks.wal.wal_witness import Witness
 
 log = logging.getLogger("lifeboat")
 

@@ -23,8 +23,8 @@ from lifeboat.core.deployment import (
 )
 from lifeboat.core.errors import PermanentError, PreconditionError, SettingsError, TransientError
 from lifeboat.settings import Settings, read_model
-from tasks import automations
-from tasks.automations import AppliedAutomations
+from tasks.prefect_server import automations
+from tasks.prefect_server.automations import AppliedAutomations
 
 if TYPE_CHECKING:
     from prefect import Flow
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("lifeboat")
 
-DECLARATION = Path(__file__).parent.parent / "prefect.yaml"
+DECLARATION = Path(__file__).parents[2] / "prefect.yaml"
 POOL_TYPE = "process"
 
 

@@ -11,8 +11,8 @@ from lifeboat.core.errors import PreconditionError, RecoveryError
 from lifeboat.settings import Settings
 from lifeboat.tools import postgres
 from tasks.database import SLOT, connection
-from tasks.wal_receiver import PATIENCE_SECONDS
-from tasks.wal_witness import last_sighting
+from tasks.wal.wal_receiver import PATIENCE_SECONDS
+from tasks.wal.wal_witness import last_sighting
 
 _START_RECEIVER = "Start the service that runs `lifeboat wal receive`, and look at its log."
 _RECEIVER_COMES = (

@@ -11,7 +11,8 @@ from lifeboat.core.incident import Incident
 from lifeboat.core.incident_report import IncidentReport
 from lifeboat.settings import Settings
 from lifeboat.tools import filesystem, pages
-from tasks import clock, followups, incidents, places
+from tasks import clock, places
+from tasks.people import followups, incidents
 
 log = logging.getLogger("lifeboat")
 

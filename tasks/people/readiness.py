@@ -16,11 +16,12 @@ from lifeboat.core.survey import Unseen
 from lifeboat.core.timeline import RunRecord
 from lifeboat.settings import Settings
 from lifeboat.tools import filesystem, readiness_page
-from tasks import clock, contacts, followups, marks, places, survey
+from tasks import clock, marks, places, survey
 from tasks.looking import seen
 from tasks.orchestration import step
+from tasks.people import contacts, followups
+from tasks.people.reviews import standings
 from tasks.record import RECORD_NAME
-from tasks.reviews import standings
 from tasks.survey_vault import parse_record
 
 log = logging.getLogger("lifeboat")

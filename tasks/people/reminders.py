@@ -15,9 +15,10 @@ from lifeboat.core.points import Asset
 from lifeboat.core.reviews import Standing
 from lifeboat.core.survey import Unseen
 from lifeboat.settings import Settings
-from tasks import alarms, clock, followups, reviews
+from tasks import alarms, clock
 from tasks.looking import seen
 from tasks.orchestration import in_flow_run, step
+from tasks.people import followups, reviews
 from tasks.survey_vault import Notes
 
 log = logging.getLogger("lifeboat")

@@ -19,10 +19,12 @@ from lifeboat.core.secrecy import secrets_in
 from lifeboat.core.survey import Unseen
 from lifeboat.settings import SECRETS, Settings
 from lifeboat.tools import filesystem, plan_pdf
-from tasks import clock, contacts, deployment, places
+from tasks import clock, places
 from tasks.looking import seen
 from tasks.orchestration import step
-from tasks.reviews import PLAN_KEY, last_report
+from tasks.people import contacts
+from tasks.people.reviews import PLAN_KEY, last_report
+from tasks.prefect_server import deployment
 from tasks.survey_vault import Notes
 
 log = logging.getLogger("lifeboat")

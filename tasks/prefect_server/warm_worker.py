@@ -25,7 +25,7 @@ from prefect.runner._process_manager import ProcessHandle, create_isolated_termi
 from prefect.settings import get_current_settings
 from prefect.workers.process import ProcessJobConfiguration, ProcessWorker, ProcessWorkerResult
 
-from tasks.warm_run import READY
+from tasks.prefect_server.warm_run import READY
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("lifeboat")
 
-_ROOT = Path(__file__).parent.parent
+_ROOT = Path(__file__).parents[2]
 _READY_SECONDS = 120
 _END_SECONDS = 10
 _DEVNULL = asyncio.subprocess.DEVNULL
@@ -51,7 +51,7 @@ class WarmProcess:
     async def spawn(cls) -> WarmProcess:
         # A session of its own: a signal for the group of the worker is not meant for its runs.
         process = await anyio.open_process(
-            [sys.executable, "-m", "tasks.warm_run", "flows"],
+            [sys.executable, "-m", "tasks.prefect_server.warm_run", "flows"],
             stdin=_PIPE,
             stdout=_PIPE,
             stderr=_DEVNULL,
@@ -161,7 +161,8 @@ class WarmWorker(ProcessWorker):
                 await warm.end()
         raise RuntimeError(
             "Starting a process for the run: it ended, or was not ready after "
-            f"{_READY_SECONDS} s. `python -m tasks.warm_run flows` on this host shows why."
+            f"{_READY_SECONDS} s. `python -m tasks.prefect_server.warm_run flows` on this host shows "
+            "why."
         )
 
     async def run(

@@ -9,8 +9,9 @@ from lifeboat.core.errors import PreconditionError
 from lifeboat.core.forms import CloseIncident, OpenIncident, UpdateIncident
 from lifeboat.core.incident import Event, EventKind, Incident, Severity, State
 from lifeboat.settings import Settings
-from tasks import clock, communication, followups, incident_report, incidents, status_page
+from tasks import clock
 from tasks.orchestration import step
+from tasks.people import communication, followups, incident_report, incidents, status_page
 
 # Whoever changes an incident comes by here or by a recovery.
 incident_report.follow_incidents()

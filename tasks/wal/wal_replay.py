@@ -34,7 +34,7 @@ from lifeboat.core.wal import (
 from lifeboat.settings import Settings
 from lifeboat.tools import postgres, s3, seal
 from tasks import places, vault
-from tasks.wal import SEALED
+from tasks.wal.wal_shipping import SEALED
 
 log = logging.getLogger("lifeboat")
 

@@ -20,7 +20,8 @@ from lifeboat.core import incident as core
 from lifeboat.core.incident import Event, EventKind, Incident
 from lifeboat.core.timeline import Outcome, Phase, RunRecord, phase_seconds
 from lifeboat.settings import Settings
-from tasks import clock, incidents
+from tasks import clock
+from tasks.people import incidents
 from tasks.record import Run
 
 log = logging.getLogger("lifeboat")

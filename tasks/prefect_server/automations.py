@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("lifeboat")
 
-DECLARATION = Path(__file__).parent.parent / "deployments" / "automations.yaml"
+DECLARATION = Path(__file__).parents[2] / "deployments" / "automations.yaml"
 
 # After these a run has begun, or will not begin any more.
 _BEGUN = ("Running", "Paused", "Completed", "Failed", "Crashed", "Cancelled", "Cancelling")

@@ -19,9 +19,10 @@ from lifeboat.core.reviews import Evidence, Shelf, SignedOff, Standing
 from lifeboat.core.survey import Unseen
 from lifeboat.core.timeline import Outcome, run_began_at
 from lifeboat.settings import Settings
-from tasks import clock, contacts, followups, marks, places
+from tasks import clock, marks, places
 from tasks.looking import seen
 from tasks.orchestration import step
+from tasks.people import contacts, followups
 from tasks.record import RECORD_NAME
 from tasks.survey_vault import REPORT_KEY, Notes, parse_record
 

@@ -16,8 +16,8 @@ from lifeboat.core.timeline import Phase
 from lifeboat.settings import Settings
 from lifeboat.tools import postgres
 from tasks import clock, places
-from tasks import orchestrator as vault
 from tasks.orchestration import step
+from tasks.prefect_server import orchestrator as vault
 from tasks.record import current_run
 
 log = logging.getLogger("lifeboat")

@@ -10,8 +10,9 @@ from lifeboat.core.status_page import ServiceState, StatusPage, make_page
 from lifeboat.settings import Settings
 from lifeboat.tools import filesystem, pages
 from lifeboat.tools.stacks import ServiceState as Running
-from tasks import clock, incidents, services
+from tasks import clock, services
 from tasks.orchestration import step
+from tasks.people import incidents
 from tasks.places import bucket
 
 log = logging.getLogger("lifeboat")

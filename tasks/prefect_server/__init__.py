@@ -1,0 +1,1 @@
+"""Prefect itself: what its server declares, who runs it, how its own database survives."""
