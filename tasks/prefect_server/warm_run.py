@@ -1,7 +1,8 @@
 """One flow run in a process of its own that has imported everything before the run is known.
 
 `python -m tasks.prefect_server.warm_run flows` imports Prefect and that package, says READY, and
-waits on its standard input for the environment of one run. It then becomes what `python -m prefect.engine` is.
+waits on its standard input for the environment of one run. It then becomes what `python -m
+prefect.engine` is.
 """
 
 from __future__ import annotations

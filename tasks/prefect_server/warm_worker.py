@@ -161,8 +161,8 @@ class WarmWorker(ProcessWorker):
                 await warm.end()
         raise RuntimeError(
             "Starting a process for the run: it ended, or was not ready after "
-            f"{_READY_SECONDS} s. `python -m tasks.prefect_server.warm_run flows` on this host shows "
-            "why."
+            f"{_READY_SECONDS} s. `python -m tasks.prefect_server.warm_run flows` on this host "
+            "shows why."
         )
 
     async def run(
