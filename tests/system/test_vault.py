@@ -258,7 +258,7 @@ def test_a_full_disk_leaves_no_point_and_the_original_data(
 ) -> None:
     """S3 has its copy all the same: the tiers fail apart."""
     # Now and then restic waits for itself on a full disk.
-    monkeypatch.setattr(restic, "STALL_SECONDS", 40.0)
+    monkeypatch.setattr("lifeboat.tools.restic.output.STALL_SECONDS", 40.0)
     big = settings.models.directories["models"] / "big.bin"
     big.write_bytes(random.Random(1).randbytes(40 << 20))
     told = settings.vault.model_copy(update={"local": small_disk})
