@@ -78,7 +78,7 @@ def receive(settings: Settings) -> None:
             continue
         streamed = threading.Event()
         try:
-            if not _receive_once(settings, server, streamed, failures):
+            if not _receive_once(settings, server, streamed):
                 time.sleep(_LOOK_SECONDS)
                 continue
             log.warning("The WAL receiver ended: the stream broke off. It is begun again.")
@@ -91,7 +91,7 @@ def receive(settings: Settings) -> None:
 
 
 def _receive_once(
-    settings: Settings, server: postgres.Connection, streamed: threading.Event, failures: int
+    settings: Settings, server: postgres.Connection, streamed: threading.Event
 ) -> bool:
     """Receive until the stream ends. False: the database still replays WAL itself."""
     identity = postgres.identify(server)
@@ -109,7 +109,7 @@ def _receive_once(
         log.warning("Looking for WAL from before the slot: %s", error)
     _claim_slot(server)
     directory = receiver_directory(settings, identity)
-    if failures and _is_left_behind(server, directory, identity.wal_segment_bytes):
+    if _is_left_behind(server, directory, identity.wal_segment_bytes):
         directory = _begin_anew(directory, _directories(settings, identity))
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     hung: list[str] = []
@@ -166,7 +166,9 @@ def _claim_slot(server: postgres.Connection) -> None:
 def _is_left_behind(server: postgres.Connection, directory: Path, segment_bytes: int) -> bool:
     """Whether the receiver would ask for WAL from before what the slot keeps.
 
-    It may still be there, so that this counts only after the receiver could not begin.
+    The server may still have it, but to ask proves nothing and spoils the slot: the receiver's
+    first reply sets the slot back to where it asks, whether the server has that WAL or not, and
+    from then on the slot claims to keep what is gone.
     """
     begins, restart = _begins_at(directory, segment_bytes), postgres.slot_restart_lsn(server, SLOT)
     return restart is not None and 0 < begins < restart // segment_bytes
@@ -176,7 +178,7 @@ def _begin_anew(behind: Path, known: list[Path]) -> Path:
     """A directory in which the receiver goes by what the slot keeps, and by no file of before."""
     directory = known[0].with_name(f"{known[0].name}-{len(known) + 1}")
     log.error(
-        "The server no longer has the WAL that comes after %s: there is a hole. The receiver "
+        "The server need not have the WAL that comes after %s: there is a hole. The receiver "
         "begins anew in %s; a new base copy is needed.",
         behind,
         directory,
