@@ -208,8 +208,10 @@ def _every_seconds(what: str, platform: str, deployments: Declaration) -> float 
 def apply(client: SyncPrefectClient, wanted: Wanted) -> AppliedAutomations:
     """Make the server tell what is wanted, and no more of ours. One that is as it should be stays
     untouched: to write it again would make the server forget how long something was silent.
+
+    Several may do this at once: none is left twice, or people would be told twice.
     """
-    ours = {a.name: a for a in _all(client) if _is_ours(a, wanted.platform)}
+    ours = _one_of_each(client, wanted.platform)
     blocks = {name: _keep_block(name, url) for name, url in wanted.channels.items()}
     changed, unchanged = [], []
     for text, trigger in zip(wanted.texts, wanted.triggers, strict=True):
@@ -225,7 +227,8 @@ def apply(client: SyncPrefectClient, wanted: Wanted) -> AppliedAutomations:
         changed.append(automation.name)
     removed = sorted(ours.keys() - {text[0] for text in wanted.texts})
     for name in removed:
-        client.delete_automation(ours[name].id)
+        _delete(client, ours[name])
+    _one_of_each(client, wanted.platform)
     before = {block for a in ours.values() for block in _blocks_of(a)}
     for block in before - set(blocks.values()):
         _drop_block(client, block)
@@ -234,11 +237,37 @@ def apply(client: SyncPrefectClient, wanted: Wanted) -> AppliedAutomations:
     )
 
 
+def _one_of_each(client: SyncPrefectClient, platform: str) -> dict[str, Any]:
+    """Ours by their names. Whoever comes last sees what was made twice, and removes the same."""
+    kept: dict[str, Any] = {}
+    for automation in sorted(_all(client), key=lambda found: str(found.id)):
+        if not _is_ours(automation, platform):
+            continue
+        if automation.name in kept:
+            _delete(client, automation)
+        kept.setdefault(automation.name, automation)
+    return kept
+
+
+def _delete(client: SyncPrefectClient, automation: Any) -> None:
+    from prefect.exceptions import PrefectHTTPStatusError
+
+    try:
+        client.delete_automation(automation.id)
+    except PrefectHTTPStatusError as error:
+        if error.response.status_code != 404:
+            raise
+        log.info("%s is gone already.", automation.name)
+
+
 def _all(client: SyncPrefectClient) -> list[Any]:
-    found: list[Any] = []
-    while page := client.read_automations(offset=len(found)):
-        found += page
-    return found
+    # By id: what somebody makes meanwhile moves one from a page to the next, and it comes twice.
+    found: dict[UUID, Any] = {}
+    offset = 0
+    while page := client.read_automations(offset=offset):
+        found |= {automation.id: automation for automation in page}
+        offset += len(page)
+    return list(found.values())
 
 
 def _is_ours(automation: Any, platform: str) -> bool:
@@ -295,9 +324,13 @@ def _blocks_of(automation: Any) -> Iterator[UUID]:
 def _keep_block(name: str, url: str) -> UUID:
     """The block that sends to this address. Given a new address, it stays the same block."""
     from prefect.blocks.notifications import SlackWebhook
+    from prefect.exceptions import ObjectAlreadyExists
 
     block = SlackWebhook(url=url, notify_type="failure")
-    return block.save(name, overwrite=True)
+    try:
+        return block.save(name, overwrite=True)
+    except ObjectAlreadyExists:  # another one saved it since it was found missing
+        return block.save(name, overwrite=True)
 
 
 def _drop_block(client: SyncPrefectClient, block: UUID) -> None:

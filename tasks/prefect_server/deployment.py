@@ -108,7 +108,8 @@ def apply(
     file: Path = DECLARATION,
     automations_file: Path = automations.DECLARATION,
 ) -> Applied:
-    """Make the server have what is declared for this platform, automations too. Safe to run again.
+    """Make the server have what is declared for this platform, automations too. Safe to run again,
+    and by several at once.
 
     Only what has our tag and this platform's is ever removed. Raises SettingsError for every
     mistake, PreconditionError if no server is configured, and TransientError if it does not answer.
@@ -151,11 +152,18 @@ def _refusal(error: PrefectHTTPStatusError) -> PermanentError:
 def _apply(
     client: SyncPrefectClient, declaration: Declaration, flows: Mapping[str, Flow], platform: str
 ) -> Applied:
+    from prefect.exceptions import ObjectAlreadyExists
+
     pools_made = _make_pools(client, {d.work_pool.name for d in declaration.deployments})
     deployed = []
     for declared in declaration.deployments:
         flow = flows[declared.entrypoint]
-        _deploy(client, declared, flow)
+        # Every worker of a platform applies this when it starts, several at the same moment: what
+        # another one makes meanwhile is refused once, and replaced by the second try.
+        try:
+            _deploy(client, declared, flow)
+        except ObjectAlreadyExists:
+            _deploy(client, declared, flow)
         deployed.append(declared.name)
     return Applied(
         deployed=tuple(deployed),
@@ -218,10 +226,13 @@ def _deploy(client: SyncPrefectClient, declared: DeploymentDeclaration, flow: Fl
 def _remove_undeclared(
     client: SyncPrefectClient, platform: str, *, keep: set[str]
 ) -> tuple[str, ...]:
+    from prefect.exceptions import ObjectNotFound
+
     removed = []
     for deployment in _ours(client, platform):
         if deployment.name not in keep:
-            client.delete_deployment(deployment.id)
+            with contextlib.suppress(ObjectNotFound):
+                client.delete_deployment(deployment.id)
             removed.append(deployment.name)
     return tuple(removed)
 

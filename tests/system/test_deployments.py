@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ import httpx
 import pytest
 
 from lifeboat.core.errors import PreconditionError, SettingsError, TransientError
-from lifeboat.settings.alarms import Alarms
+from lifeboat.settings.alarms import Alarms, Channel
 from lifeboat.settings.model import Watch
 from staging.orchestrator import Orchestrator
 from tasks.prefect_server import deployment
@@ -29,11 +30,20 @@ def server(prefect_server: Orchestrator) -> Orchestrator:
     return prefect_server
 
 
-def apply(file: Path = DECLARATION, platform: str = PLATFORM, **access: str) -> deployment.Applied:
+def apply(
+    file: Path = DECLARATION,
+    platform: str = PLATFORM,
+    alarms: Alarms | None = None,
+    **access: str,
+) -> deployment.Applied:
     from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
     settings = SimpleNamespace(
-        platform=platform, file=Path("/srv/lifeboat.yaml"), alarms=Alarms(), watch=Watch()
+        platform=platform,
+        file=Path("/srv/lifeboat.yaml"),
+        alarms=alarms or Alarms(),
+        watch=Watch(),
+        fill=str,
     )
     to = {
         PREFECT_API_URL: access["PREFECT_API_URL"],
@@ -100,6 +110,26 @@ def test_what_is_declared_is_there_and_nothing_else_of_ours(server, tmp_path) ->
     assert "flows.recover_database.recover_database" not in schedules(server)
     others = [d for d in ask(server, "/deployments/filter") if "another-platform" in d["tags"]]
     assert len(others) == len(there), "another platform's deployments stay"
+
+
+def test_workers_that_start_at_the_same_moment_apply_it_side_by_side(server) -> None:
+    hook = Channel(name="hook", url="json://127.0.0.1:9/hook")
+
+    def one(_: int) -> deployment.Applied:
+        return apply(
+            platform="side-by-side", alarms=Alarms(channels=(hook,)), **server.environment()
+        )
+
+    with ThreadPoolExecutor(2) as both:
+        first, second = both.map(one, range(2))
+    assert first.deployed == second.deployed
+    there = ask(server, "/deployments/filter", limit=200)
+    names = [d["name"] for d in there if "side-by-side" in d["tags"]]
+    assert sorted(names) == sorted(first.deployed)
+    told = [a["name"] for a in ask(server, "/automations/filter", limit=200)]
+    ours = [name for name in told if name.startswith("side-by-side.")]
+    assert len(set(ours)) == len(ours) > 0
+    assert one(0).automations.changed == ()
 
 
 def test_a_cron_yields_scheduled_runs(server) -> None:
