@@ -356,4 +356,4 @@ def release(found: Rebuild) -> None:
     try:
         vault.prepare_vault(found.settings)
     except RecoveryError as error:
-        log.warning("The local vault is not prepared yet, the next backup will do it: %s", error)
+        log.warning("The local vault is not prepared yet, run `lifeboat prepare`: %s", error)

@@ -22,7 +22,9 @@ from tasks.places import (
     bucket,
     hot_directory,
     repository,
+    repository_directory,
     runs_directory,
+    snapshot_names,
     wal_directory,
 )
 from tasks.record import Run
@@ -54,9 +56,22 @@ def prepare_vault(settings: Settings) -> None:
 
 
 def ensure_prepared(settings: Settings) -> None:
-    """Prepare the vault on the first backup of a host; later ones pay nothing for it."""
-    if not _recipient_path(settings).exists():
-        prepare_vault(settings)
+    """Prepare the vault on the first backup of a platform; later ones pay nothing for it.
+
+    Raises PreconditionError where S3 is in use and the local vault is not there: a disk that is not
+    mounted must not become a second vault on the disk below it.
+    """
+    if _recipient_path(settings).exists():
+        return
+    local = settings.vault.local
+    some_is_there = any(repository_directory(settings, asset).exists() for asset in Asset)
+    if not some_is_there and snapshot_names(settings, Asset.DATABASE, Tier.S3):
+        raise PreconditionError(
+            f"Backing up: there is no vault in {local}, and the bucket says that there was one.",
+            hint="Is its disk mounted? If the local vault is lost for good, make a new one there "
+            "with `lifeboat prepare`: the points in S3 stay.",
+        )
+    prepare_vault(settings)
 
 
 class Extent(BaseModel):

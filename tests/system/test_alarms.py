@@ -112,3 +112,8 @@ def test_a_vault_that_is_not_there_is_told_and_not_begun_anew(host: Host, chat: 
     host.run("watch", ok=4)
     assert chat.got
     assert not vault.exists()
+    refused = host.run("backup", "config", ok=3)
+    assert "Is its disk mounted?" in refused.stderr
+    assert not (vault / "config").exists()
+    host.run("prepare")
+    host.run("backup", "config")
