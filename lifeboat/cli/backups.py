@@ -6,7 +6,7 @@ import importlib
 import json
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -22,7 +22,10 @@ from lifeboat.cli.common import (
     choose_orchestrator,
     show_result,
 )
-from lifeboat.core.points import Asset, Facts
+from lifeboat.core.kinds import Asset
+
+if TYPE_CHECKING:
+    from lifeboat.core.points import Facts
 
 
 @app.command()

@@ -9,7 +9,7 @@ import urllib.error
 import urllib.request
 from enum import IntEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,8 +20,10 @@ from lifeboat.core.errors import (
     RecoveryError,
     VerificationFailed,
 )
-from lifeboat.core.plan import RecoveryPlan
-from lifeboat.core.timeline import RunRecord, phase_seconds
+
+if TYPE_CHECKING:
+    from lifeboat.core.plan import RecoveryPlan
+    from lifeboat.core.timeline import RunRecord
 
 log = logging.getLogger("lifeboat")
 
@@ -155,6 +157,8 @@ def answer_beforehand(approve: str, platform: str) -> None:
 
 def show_result(result: RunRecord | RecoveryPlan, *, as_json: bool) -> None:
     """Print what a recovery did, or would do."""
+    from lifeboat.core.plan import RecoveryPlan
+
     if as_json:
         typer.echo(result.model_dump_json(indent=2))
     elif isinstance(result, RecoveryPlan):
@@ -164,6 +168,8 @@ def show_result(result: RunRecord | RecoveryPlan, *, as_json: bool) -> None:
 
 
 def _show_record(record: RunRecord) -> None:
+    from lifeboat.core.timeline import phase_seconds
+
     phases = ", ".join(f"{p} {s:.1f} s" for p, s in phase_seconds(record.steps).items() if s)
     done = "recovered" if record.procedure.startswith("recover") else "done"
     told = f" ({phases})" if phases else ""

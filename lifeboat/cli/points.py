@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import datetime, timezone
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,8 +19,10 @@ from lifeboat.cli.common import (
     choose_orchestrator,
     show_result,
 )
-from lifeboat.core.plan import age_in_words
-from lifeboat.core.points import Asset, RecoveryPoint
+from lifeboat.core.kinds import Asset
+
+if TYPE_CHECKING:
+    from lifeboat.core.points import RecoveryPoint
 
 
 @app.command()
@@ -54,6 +56,8 @@ def _print_points(found: tuple[RecoveryPoint, ...]) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
+
+    from lifeboat.core.plan import age_in_words
 
     now = datetime.now(timezone.utc)
     table = Table("point", "age", "MB", "tiers", "state", "set")

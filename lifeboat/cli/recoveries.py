@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -22,8 +22,10 @@ from lifeboat.cli.common import (
     choose_orchestrator,
     show_result,
 )
-from lifeboat.core.checks import CHECKLIST, Status, Verdict
-from lifeboat.core.ladder import Rung
+from lifeboat.core.kinds import Rung
+
+if TYPE_CHECKING:
+    from lifeboat.core.checks import Verdict
 
 recover = typer.Typer(no_args_is_help=True, help="Bring the platform back: the plan's scenarios.")
 app.add_typer(recover, name="recover")
@@ -365,6 +367,8 @@ def check(config: ConfigOption = None, as_json: JsonOption = False) -> None:
 
 
 def _print_verdict(verdict: Verdict) -> None:
+    from lifeboat.core.checks import CHECKLIST
+
     _print_checks(CHECKLIST.items(), verdict)
 
 
@@ -372,6 +376,8 @@ def _print_checks(sections, verdict: Verdict) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
+
+    from lifeboat.core.checks import Status
 
     colours = {
         Status.PASS: "green",

@@ -17,7 +17,7 @@ from lifeboat.cli.common import (
     checked,
     choose_orchestrator,
 )
-from lifeboat.core.review_kinds import ReviewKind
+from lifeboat.core.kinds import ReviewKind
 
 review = typer.Typer(no_args_is_help=True, help="Hold one of the plan's tests and reviews.")
 app.add_typer(review, name="review")

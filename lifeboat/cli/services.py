@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lifeboat.cli.common import ConfigOption, app, choose_orchestrator
-from lifeboat.core.points import Asset
+from lifeboat.core.kinds import Asset
 
 if TYPE_CHECKING:
     from lifeboat.settings import Settings

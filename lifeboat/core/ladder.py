@@ -4,22 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import datetime
-from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict
 
-from lifeboat.core.points import Tier
-
-
-class Rung(StrEnum):
-    RESTART = "restart"
-    HOT = "hot"
-    LOCAL = "local"
-    S3 = "s3"
-
-    @property
-    def tier(self) -> Tier | None:
-        return None if self is Rung.RESTART else Tier(self.value)
+from lifeboat.core.kinds import Rung, Tier
 
 
 class DatabaseAssessment(BaseModel):

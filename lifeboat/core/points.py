@@ -8,28 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import date, datetime, time, timedelta, timezone
-from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from lifeboat.core.errors import PreconditionError
+from lifeboat.core.kinds import Asset, Tier
 
 FACTS_NAME = "lifeboat.json"
-
-
-class Asset(StrEnum):
-    DATABASE = "database"
-    FILES = "files"
-    MODELS = "models"
-    CONFIG = "config"
-
-
-class Tier(StrEnum):
-    """Where a copy lies, cheapest to restore from first."""
-
-    HOT = "hot"  # a plain copy of the database, ready to be renamed into place
-    LOCAL = "local"  # the restic repository on this host
-    S3 = "s3"  # the restic repository in the bucket
 
 
 class _Frozen(BaseModel):

@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from lifeboat.core.followups import COMMANDER, MANAGEMENT, TECHNICAL
+from lifeboat.core.kinds import ReviewKind
 
 MONTH_DAYS, QUARTER_DAYS, YEAR_DAYS = 31.0, 92.0, 366.0
 
 Decision = Literal["passed", "passed with findings", "failed"]
-
-
-class ReviewKind(StrEnum):
-    """The plan's monthly tests, quarterly reviews and annual activities."""
-
-    RESTORE_TEST = "restore-test"
-    FAILOVER_TEST = "failover-test"
-    COMMUNICATION_TEST = "communication-test"
-    CONTACTS = "contacts"
-    PROCEDURES = "procedures"
-    SCENARIOS = "scenarios"
-    OBJECTIVES = "objectives"
-    FULL_DRILL = "full-drill"
-    PLAN = "plan"
-    TRAINING = "training"
-    VENDORS = "vendors"
 
 
 class _Frozen(BaseModel):

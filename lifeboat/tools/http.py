@@ -8,9 +8,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
-
-import httpx
+from typing import TYPE_CHECKING, Any
 
 from lifeboat.core.checklist import (
     PLACEHOLDER,
@@ -22,6 +20,9 @@ from lifeboat.core.checklist import (
     Upload,
 )
 from lifeboat.core.errors import PreconditionError, TransientError, VerificationFailed
+
+if TYPE_CHECKING:
+    import httpx
 
 _LONGEST_EXCERPT = 160  # characters of a body in an error
 
@@ -54,6 +55,8 @@ class Client:
     _saved: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        import httpx  # with rich behind it, a tenth of a second: only who asks pays
+
         self._http = httpx.Client(timeout=self.timeout_seconds, follow_redirects=False)
 
     def __enter__(self) -> Client:
@@ -82,6 +85,8 @@ class Client:
 
     def try_(self, request: Request) -> Answer:
         """Send one request and give whatever comes back."""
+        import httpx
+
         self._saved[RANDOM] = secrets.token_hex(8)
         url = self._url(request)
         shown = f"{request.method} {self._shown_url(request)}"

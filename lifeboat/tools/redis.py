@@ -5,8 +5,6 @@ from __future__ import annotations
 import secrets
 import time
 
-import redis
-
 from lifeboat.core.errors import PreconditionError, TransientError, VerificationFailed
 
 _PROBE_SECONDS = 30
@@ -28,6 +26,8 @@ def round_trip(
     PreconditionError if it refuses the password, VerificationFailed if it gives another value or
     takes no writes.
     """
+    import redis  # as long as the rest of a command's start: only who asks pays
+
     doing = f"Asking Redis at {host}:{port}"
     client = redis.Redis(
         host=host,

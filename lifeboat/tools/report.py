@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-import jinja2
-from rich.table import Table
+from typing import TYPE_CHECKING
 
 from lifeboat.core.drill import DrillReport, ScenarioResult
 from lifeboat.core.timeline import Phase
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 _TEMPLATES = Path(__file__).parent / "templates"
 TITLES = {
@@ -21,6 +22,8 @@ TITLES = {
 
 def render_html(report: DrillReport) -> str:
     """Give the report as one page that needs no other file: on a phone, in print, in the dark."""
+    import jinja2
+
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         undefined=jinja2.StrictUndefined,
@@ -37,6 +40,8 @@ def render_html(report: DrillReport) -> str:
 
 def result_table(report: DrillReport) -> Table:
     """Give the result as a table, one row for each scenario."""
+    from rich.table import Table
+
     table = Table(
         *("scenario", "recovered", "RTO", "RPO", "rows lost", "files lost", "checks"),
         *("noticed by", "outside steps"),
@@ -59,6 +64,8 @@ def result_table(report: DrillReport) -> Table:
 
 def phase_table(report: DrillReport) -> Table:
     """Give the seconds of each phase as a table, one row for each scenario."""
+    from rich.table import Table
+
     table = Table("scenario", *map(str, Phase), title="Seconds in each phase")
     for found in report.scenarios:
         table.add_row(found.name, *(f"{found.phases.get(phase, 0):.1f}" for phase in Phase))
