@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import functools
+
 from lifeboat.core.forms import RecoverDatabase
 from lifeboat.core.plan import RecoveryPlan
 from lifeboat.core.timeline import RunRecord
 from lifeboat.settings import load_settings
-from tasks import approval, climb, recovery, restore_database, services
+from tasks import agreement, climb, recovery, restore_database, services
 from tasks.orchestration import procedure
 
 
@@ -30,18 +32,13 @@ def recover_database(request: RecoverDatabase = RecoverDatabase()) -> RunRecord 
     """
     settings = load_settings(request.config or None)
     with recovery.recovery(settings, "recover-database") as run:
-        restore_database.refuse_strangers(settings)
-        assessment = restore_database.assess_database(settings)
-        if not request.dry_run:
-            restore_database.regain_hot_copy(settings)
-        points = climb.choose_points(settings, request)
-        rungs = climb.choose_rungs(assessment, points, request)
-        plan = climb.plan_climb(settings, assessment, points, rungs, request)
+        look = functools.partial(climb.look, settings, request)
+        found = look()
         if request.dry_run:
-            return recovery.end_dry_run(run, plan, settings)
-        approval.approve(plan, request, settings)
+            return recovery.end_dry_run(run, found.plan, settings)
+        found = agreement.agree(found, request, settings, again=look)
 
-        facts = climb.climb(settings, rungs, points, to_time=request.target_time)
+        facts = climb.climb(settings, found.rungs, found.points, to_time=request.target_time)
 
         restore_database.rearm_wal(settings)
         services.start_services(settings, services.application_services(settings))

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import functools
+
 from lifeboat.core.forms import RecoverFiles
 from lifeboat.core.plan import RecoveryPlan
 from lifeboat.core.points import Asset
 from lifeboat.core.timeline import RunRecord
 from lifeboat.settings import load_settings
-from tasks import approval, integrity, recovery, repair, services
+from tasks import agreement, integrity, recovery, repair, services
 from tasks.orchestration import procedure
 
 
@@ -40,19 +42,16 @@ def recover_files(request: RecoverFiles = RecoverFiles()) -> RunRecord | Recover
             not_after=request.not_after,
             named=request.point,
         )
-        damages = repair.find_damage(settings, source)
-        others = integrity.find_other_damage(settings, damages)
-        plan = repair.plan_repair(
-            settings, source, damages, procedure="recover-files", others=others.bad
-        )
+        look = functools.partial(integrity.look_at_files, settings, source)
+        found = look()
         if request.dry_run:
-            return recovery.end_dry_run(run, plan, settings)
-        approval.approve(plan, request, settings)
+            return recovery.end_dry_run(run, found.plan, settings)
+        found = agreement.agree(found, request, settings, again=look)
 
         services.stop_services(settings, settings.files.services)
-        repair.keep_damaged(damages)
-        repair.rewrite_damaged(settings, source, damages)
-        integrity.verify_integrity(settings, read_before=others)
+        repair.keep_damaged(found.damages)
+        repair.rewrite_damaged(settings, source, found.damages)
+        integrity.verify_integrity(settings, read_before=found.others)
         services.start_services(settings, settings.files.services)
 
         recovery.prove_recovered(settings, recovery.expectations(settings, source.facts))

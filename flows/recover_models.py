@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import functools
+
 from lifeboat.core.forms import RecoverModels
 from lifeboat.core.plan import RecoveryPlan
 from lifeboat.core.points import Asset
 from lifeboat.core.timeline import RunRecord
 from lifeboat.settings import load_settings
-from tasks import approval, integrity, recovery, repair, services
+from tasks import agreement, integrity, recovery, repair, services
 from tasks.orchestration import procedure
 
 
@@ -33,14 +35,14 @@ def recover_models(request: RecoverModels = RecoverModels()) -> RunRecord | Reco
             not_after=request.not_after,
             named=request.point,
         )
-        damages = repair.find_damage(settings, source)
-        plan = repair.plan_repair(settings, source, damages, procedure="recover-models")
+        look = functools.partial(repair.look_at_models, settings, source)
+        found = look()
         if request.dry_run:
-            return recovery.end_dry_run(run, plan, settings)
-        approval.approve(plan, request, settings)
+            return recovery.end_dry_run(run, found.plan, settings)
+        found = agreement.agree(found, request, settings, again=look)
 
-        repair.keep_damaged(damages)
-        repair.rewrite_damaged(settings, source, damages)
+        repair.keep_damaged(found.damages)
+        repair.rewrite_damaged(settings, source, found.damages)
         integrity.compare_digests(settings, source)
         services.restart_services(settings, settings.models.services)
 

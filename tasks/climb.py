@@ -36,6 +36,31 @@ class Chosen(BaseModel):
     passed_over: tuple[RecoveryPoint, ...] = ()
 
 
+class Found(BaseModel):
+    """What is wrong with the database, what could cure it, and the plan made of both."""
+
+    model_config = ConfigDict(frozen=True)
+
+    rungs: tuple[RungChoice, ...]
+    points: Chosen
+    plan: RecoveryPlan
+
+
+def look(settings: Settings, request: RecoverDatabase) -> Found:
+    """Assess the database and plan its recovery; nothing of it is touched.
+
+    Raises PreconditionError if somebody else uses the data, if it is well, or if nothing can help.
+    """
+    restore_database.refuse_strangers(settings)
+    assessment = restore_database.assess_database(settings)
+    if not request.dry_run:
+        restore_database.regain_hot_copy(settings)
+    points = choose_points(settings, request)
+    rungs = choose_rungs(assessment, points, request)
+    plan = plan_climb(settings, assessment, points, rungs, request)
+    return Found(rungs=rungs, points=points, plan=plan)
+
+
 @step(Phase.DECIDE, retries=1)
 def choose_points(settings: Settings, request: RecoverDatabase) -> Chosen:
     """The newest fitting trusted point in each tier. Raises PreconditionError if no tier has one.

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lifeboat.core.errors import PermanentError, RecoveryError, VerificationFailed
+from lifeboat.core.plan import RecoveryPlan
 from lifeboat.core.points import Asset
 from lifeboat.core.references import Referred
 from lifeboat.core.timeline import Phase
@@ -20,7 +21,7 @@ from tasks import older_versions, places
 from tasks.database import connection
 from tasks.orchestration import step
 from tasks.record import current_run
-from tasks.repair import Damage, Source
+from tasks.repair import Damage, Source, find_damage, plan_repair
 from tasks.trees import directories_of
 
 log = logging.getLogger("lifeboat")
@@ -70,6 +71,26 @@ def find_other_damage(settings: Settings, damages: Iterable[Damage]) -> Reading:
         log.warning("Damage that the recovery point holds too can't be found: %s", error)
         return Reading()
     return _read(settings, [item for item in referred if item.path not in known])
+
+
+@dataclass(frozen=True)
+class FoundInFiles:
+    """The damage that a point can undo, what else was read of the files, and the plan."""
+
+    damages: tuple[Damage, ...]
+    others: Reading
+    plan: RecoveryPlan
+
+
+def look_at_files(settings: Settings, source: Source) -> FoundInFiles:
+    """Compare the files with a point and with the database, and plan; nothing is touched.
+
+    Raises PreconditionError if all of them are whole.
+    """
+    damages = find_damage(settings, source)
+    others = find_other_damage(settings, damages)
+    plan = plan_repair(settings, source, damages, procedure="recover-files", others=others.bad)
+    return FoundInFiles(damages=damages, others=others, plan=plan)
 
 
 def _read(settings: Settings, referred: Iterable[Referred]) -> Reading:

@@ -19,7 +19,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from lifeboat.core.timeline import MovedAside, RunRecord, run_began_at
+from lifeboat.core.timeline import MovedAside, Outcome, RunRecord, run_began_at
 from lifeboat.tools import filesystem, lives
 from tasks.record import JOURNAL_NAME, RECORD_NAME
 
@@ -151,6 +151,21 @@ def unfinished(directory: Path) -> Iterator[Journal]:
         journal = read(directory, name)
         if journal and journal.events and journal.fate() is not Fate.ENDED:
             yield journal
+
+
+def recoveries_done_since(directory: Path, moment: datetime) -> tuple[RunRecord, ...]:
+    """The recoveries of this host that were done after a moment; dry runs are none."""
+    found = []
+    for path in directory.glob(f"recover-*/{RECORD_NAME}"):
+        try:
+            if path.stat().st_mtime < moment.timestamp():
+                continue
+            record = RunRecord.model_validate_json(path.read_bytes())
+        except (OSError, ValueError):
+            continue  # pruned at this moment, or not written to its end
+        if record.outcome is Outcome.DONE and not record.facts.get("dry_run"):
+            found.append(record)
+    return tuple(found)
 
 
 def last_run_at(directory: Path, procedure: str) -> datetime | None:

@@ -6,6 +6,7 @@ of them when their holder dies, however it dies. Prefect's limits are only the s
 
 from __future__ import annotations
 
+import contextvars
 import fcntl
 import json
 import logging
@@ -13,7 +14,9 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from lifeboat.core.errors import LockBusy
 from lifeboat.core.points import Asset
@@ -35,9 +38,42 @@ def recovery_lock(settings: Settings, *, run: str, wait_seconds: float = 5.0) ->
 
     From then on nothing begins to be removed from the vault; what is being removed is waited for.
     """
-    with _held(_recovery_path(settings), run, wait_seconds, f"Starting {run}"):
+    path = _recovery_path(settings)
+    with _held(path, run, wait_seconds, f"Starting {run}") as file:
         _let_removal_end(settings, run)
+        before = _holding.set(_Holding(settings, path, file, run))
+        try:
+            yield
+        finally:
+            _holding.reset(before)
+
+
+@dataclass(frozen=True)
+class _Holding:
+    settings: Settings
+    path: Path
+    file: IO[str]
+    run: str
+
+
+_holding: contextvars.ContextVar[_Holding | None] = contextvars.ContextVar("holding", default=None)
+
+
+@contextmanager
+def let_go(*, wait_seconds: float = 5.0) -> Iterator[None]:
+    """Let go of the recovery lock while nothing is done, and take it again at the end.
+
+    A plan that waits for a person must not hold up backups, or somebody who recovers meanwhile.
+    Does nothing in a run that does not hold it. Raise LockBusy if another one has it at the end.
+    """
+    held = _holding.get()
+    if held is None:
         yield
+        return
+    fcntl.flock(held.file, fcntl.LOCK_UN)
+    yield
+    _take(held.path, held.file, held.run, wait_seconds, f"Going on with {held.run}")
+    _let_removal_end(held.settings, held.run)
 
 
 @contextmanager
@@ -149,26 +185,30 @@ def _recovery_path(settings: Settings) -> Path:
 
 
 @contextmanager
-def _held(path: Path, run: str, wait_seconds: float, doing: str) -> Iterator[None]:
+def _held(path: Path, run: str, wait_seconds: float, doing: str) -> Iterator[IO[str]]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    deadline = time.monotonic() + wait_seconds
     with path.open("a+") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    raise LockBusy(
-                        f"{doing}: {_holder(path)} is still running.",
-                        hint="Wait for it, or end that process, then run this again. "
-                        "The lock goes with the process.",
-                    ) from None
-                time.sleep(_POLL_SECONDS)
-        file.truncate(0)
-        file.write(json.dumps({"run": run, "pid": os.getpid(), "since": time.time()}))
-        file.flush()
-        yield
+        _take(path, file, run, wait_seconds, doing)
+        yield file
+
+
+def _take(path: Path, file: IO[str], run: str, wait_seconds: float, doing: str) -> None:
+    deadline = time.monotonic() + wait_seconds
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise LockBusy(
+                    f"{doing}: {_holder(path)} is still running.",
+                    hint="Wait for it, or end that process, then run this again. "
+                    "The lock goes with the process.",
+                ) from None
+            time.sleep(_POLL_SECONDS)
+    file.truncate(0)
+    file.write(json.dumps({"run": run, "pid": os.getpid(), "since": time.time()}))
+    file.flush()
 
 
 def _holder(path: Path) -> str:

@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from lifeboat.core.errors import (
+    AgreementVoid,
     LockBusy,
     NobodyApproved,
     PreconditionError,
@@ -68,7 +69,8 @@ def _naming_ends(function: Callable[P, R]) -> Callable[P, R]:
     """Let no run look green that is not: green means done, and good.
 
     One that a person rejected ends as cancelled, in the state `Rejected`, and one that nobody
-    approved in time in `NobodyApproved`: nothing was touched, and nothing failed.
+    approved in time in `NobodyApproved`: nothing was touched, and nothing failed. One whose plan
+    did not hold any more when it was approved says so likewise.
     A run that was asked for its plan only ends in the state `DryRun`. One that found what it looked
     at not to be good ends in the failed state `NotGood`, if it runs by a deployment: from a shell
     its result is wanted, and the exit code says the same.
@@ -82,7 +84,7 @@ def _naming_ends(function: Callable[P, R]) -> Callable[P, R]:
         flow_run.set(_flow_run_id())
         try:
             result = function(*args, **kwargs)
-        except (Rejected, NobodyApproved) as error:
+        except (Rejected, NobodyApproved, AgreementVoid) as error:
             from prefect.states import Cancelled
 
             # With the error as its data it is raised again where the flow was called from a shell.

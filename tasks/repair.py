@@ -139,6 +139,25 @@ def find_damage(settings: Settings, source: Source) -> tuple[Damage, ...]:
     return tuple(damages)
 
 
+class FoundDamage(BaseModel):
+    """The damage of an asset's directories, and the plan made of it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    damages: tuple[Damage, ...]
+    plan: RecoveryPlan
+
+
+def look_at_models(settings: Settings, source: Source) -> FoundDamage:
+    """Compare the models with a point and plan their repair; nothing is touched.
+
+    Raises PreconditionError if all of them are whole.
+    """
+    damages = find_damage(settings, source)
+    plan = plan_repair(settings, source, damages, procedure="recover-models")
+    return FoundDamage(damages=damages, plan=plan)
+
+
 def plan_repair(
     settings: Settings,
     source: Source,

@@ -7,7 +7,11 @@ RecoveryError                 every error that Lifeboat raises on purpose
 │   │   ├── LockBusy          another recovery, or a backup of the same asset, is running
 │   │   ├── NotApproved       there was nobody to ask, or what was typed is not the name
 │   │   │   ├── Rejected      a person said no
-│   │   │   └── NobodyApproved  nobody answered in time
+│   │   │   ├── NobodyApproved  nobody answered in time
+│   │   │   └── AgreementVoid  what was agreed to does not hold any more
+│   │   │       ├── NoLongerNeeded  nothing is wrong any more
+│   │   │       ├── Overtaken  another recovery is at work, or has done it
+│   │   │       └── PlanChanged  it is another plan by now
 │   │   └── SettingsError     lifeboat.yaml or the environment is wrong
 │   └── VerificationFailed    the work was done, and its result is not good
 └── CommandFailed             an outside program ended badly: not retried
@@ -69,6 +73,22 @@ class Rejected(NotApproved):
 
 class NobodyApproved(NotApproved):
     """The plan was shown, and nobody answered in time."""
+
+
+class AgreementVoid(NotApproved):
+    """A person agreed to the plan, and by then it was not what would have been done."""
+
+
+class NoLongerNeeded(AgreementVoid):
+    """What was wrong is not wrong any more."""
+
+
+class Overtaken(AgreementVoid):
+    """Another recovery of the same is at work, or has done it meanwhile."""
+
+
+class PlanChanged(AgreementVoid):
+    """What would be done now is something else than what was agreed to."""
 
 
 class SettingsError(PreconditionError):

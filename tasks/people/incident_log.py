@@ -166,7 +166,8 @@ class Companion:
         elif outcome == Outcome.FAILED:
             self._add(EventKind.FAILED, at, f"{record.procedure} failed: {error}", error=error)
         elif "rejected_by" not in record.facts:
-            told = f"The plan was not approved: {error}"
+            # Also one that was approved, and did not hold any more by then.
+            told = f"The plan was not carried out: {error}"
             self._add(EventKind.DECIDED, at, told, approved=False, reason=error)
 
     def _add(self, kind: EventKind, at: datetime, text: str, *, by: str = "", **data: Any) -> None:

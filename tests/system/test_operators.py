@@ -90,7 +90,9 @@ def touched(site: Site) -> dict[str, dict[str, str]]:
     return {name: contents(site.server / "data" / name) for name in ("models", "files")}
 
 
-def test_a_plan_is_read_mistyped_and_rejected_and_nothing_is_touched(ui, site, lost_models) -> None:
+def test_a_plan_is_read_mistyped_and_rejected_and_nothing_is_touched(
+    ui, site, lost_models, lifeboat
+) -> None:
     form = ui.deployments(PLATFORM)[f"{PLATFORM}.recover-models"]
     assert "source" in ui.refuses(form, source="tape")
     before = touched(site)
@@ -117,6 +119,19 @@ def test_a_plan_is_read_mistyped_and_rejected_and_nothing_is_touched(ui, site, l
     assert "nobody approved the plan within 10 s" in ended["state"]["message"]
     assert touched(site) == before
 
+    # A plan that waits holds nobody up, and is not carried out when another has done it.
+    waiting = ui.start(form)
+    ui.until_it_asks(waiting)
+    for words in (("backup", "config", "--always"), ("recover", "models", "--approve", PLATFORM)):
+        done = lifeboat(site.settings_path, *words, **site.environment())
+        assert done.returncode == 0, done.stderr
+    assert {path.name: path.read_bytes() for path in site.models.iterdir()} == lost_models
+    ui.answer(waiting, decision="approve", platform=PLATFORM, approver="Ada")
+    ended = ui.until_it_ends_as(waiting, "Overtaken")
+    assert ended["state"]["type"] == "CANCELLED"
+    assert "recover-models-" in ended["state"]["message"]
+
+    faults.break_site(site, "delete-models")
     approved = ui.start(form)
     ui.until_it_asks(approved)
     ui.answer(approved, decision="approve", platform=PLATFORM, approver="Ada", reason="3 a.m.")
