@@ -11,12 +11,18 @@ from lifeboat.cli.common import ConfigOption, Exit, app, choose_orchestrator
 
 @app.command("status-page")
 def status_page(config: ConfigOption = None) -> None:
-    """Write the status page now, to the bucket and all web roots. Exit 4 unless all took it."""
+    """Write the status page now, to the bucket and all web roots, and tell the hosted page.
+
+    Exit 4 unless all took it.
+    """
     choose_orchestrator(without_prefect=True, with_prefect=False)
     from lifeboat.settings import load_settings
-    from tasks.people.status_page import publish
+    from tasks.people import hosted_page
+    from tasks.people.status_page import look, publish
 
-    failed = publish(load_settings(config))
+    settings = load_settings(config)
+    page = look(settings)
+    failed = (*publish(settings, page), *hosted_page.publish(settings, page))
     for told in failed:
         typer.echo(f"lifeboat: {told}", err=True)
     if failed:

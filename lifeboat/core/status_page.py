@@ -30,6 +30,7 @@ _TITLES = {
 
 class ServiceState(StrEnum):
     OPERATIONAL = "operational"
+    NOT_ANSWERING = "not answering"  # it runs, and does not do its work
     DOWN = "down"
     UNKNOWN = "unknown"  # it could not be looked at, which is not the same as good
 
@@ -45,6 +46,7 @@ class ServiceView(_Frozen):
 
 class Update(_Frozen):
     at: datetime
+    kind: EventKind
     text: str
 
 
@@ -56,6 +58,9 @@ class IncidentView(_Frozen):
     severity: Severity
     state: State
     opened_at: datetime
+    closed_at: datetime | None = None
+    drill: bool = False
+    is_public: bool = True  # approved, or opened by a person: not merely planned
     updates: tuple[Update, ...]
 
     @property
@@ -81,7 +86,8 @@ class StatusPage(_Frozen):
         """The page's first line. A service that nobody could look at is never called good."""
         if any(i.severity is Severity.CRITICAL for i in self.open_incidents):
             return "Major outage"
-        down = any(s.state is ServiceState.DOWN for s in self.services)
+        bad = (ServiceState.DOWN, ServiceState.NOT_ANSWERING)
+        down = any(s.state in bad for s in self.services)
         if self.open_incidents or down:
             return "Partial outage"
         if not self.services or any(s.state is ServiceState.UNKNOWN for s in self.services):
@@ -117,6 +123,14 @@ def _public(incident: Incident) -> IncidentView:
         state=incident.state,
         opened_at=incident.opened_at,
         updates=tuple(
-            Update(at=e.at, text=_PUBLIC[e.kind]) for e in incident.events if e.kind in _PUBLIC
+            Update(at=e.at, kind=e.kind, text=_PUBLIC[e.kind])
+            for e in incident.events
+            if e.kind in _PUBLIC and e.data.get("approved", True)
+        ),
+        closed_at=incident.closed_at,
+        drill=incident.drill,
+        is_public=any(
+            (e.kind is EventKind.OPENED and not e.run) or e.data.get("approved")
+            for e in incident.events
         ),
     )

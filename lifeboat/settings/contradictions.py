@@ -48,6 +48,19 @@ def _unknown_services(settings: Settings) -> Iterator[Mistake]:
                     f"{name} is not among the services of `stack`" + _close(name, known),
                 )
 
+    shown = (*critical, *settings.stack.deferred_services)
+    hosted = settings.status_page.hosted
+    for keys, names in (
+        (("health",), settings.status_page.health),
+        (("hosted", "components"), hosted.components if hosted else {}),
+    ):
+        for name in names:
+            if name not in shown:
+                yield Mistake(
+                    ("status_page", *keys, name),
+                    f"{name} is no service that the page shows" + _close(name, shown),
+                )
+
 
 def _programs_of_no_image(settings: Settings) -> Iterator[Mistake]:
     if settings.database.programs == "image":

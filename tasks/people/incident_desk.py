@@ -107,5 +107,6 @@ def _add(
 
 
 def _kept(settings: Settings, found: Incident) -> Incident:
+    status_page.tell_hosted(settings)
     incidents.mirror(settings, found.id)
     return incidents.read(settings, found.id) or found

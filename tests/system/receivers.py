@@ -52,6 +52,79 @@ def chat(access: str = "") -> Iterator[Inbox]:
         server.shutdown()
 
 
+@dataclass
+class StatusProvider:
+    """A provider of hosted status pages: what it keeps of one page, and who may write there."""
+
+    token: str
+    page: str
+    api: str = ""
+    incidents: list[dict] = field(default_factory=list)
+    components: dict[str, str] = field(default_factory=dict)
+    requests: int = 0
+
+    def answer(self, method: str, path: str, access: str, told: dict) -> tuple[int, object]:
+        self.requests += 1
+        if access != f"OAuth {self.token}":
+            return 401, {"error": "Could not authenticate"}
+        there, _, rest = path.partition(f"/v1/pages/{self.page}/")
+        kind, _, id = rest.partition("/")
+        if there or kind not in ("incidents", "components"):
+            return 404, {"error": "Not found"}
+        if kind == "components":
+            if method == "PATCH":
+                if id not in self.components:
+                    return 404, {"error": "Not found"}
+                self.components[id] = told["component"]["status"]
+                return 200, {"id": id, "status": self.components[id]}
+            return 200, [{"id": i, "status": s, "name": i} for i, s in self.components.items()]
+        if method == "GET":
+            return 200, list(reversed(self.incidents))
+        told = told["incident"]
+        if told["status"] not in ("investigating", "identified", "monitoring", "resolved"):
+            return 422, {"error": "status"}
+        if method == "POST":
+            known = {key: told[key] for key in ("name", "impact_override", "metadata")}
+            self.incidents.append({"id": f"h{len(self.incidents)}", **known})
+            self.incidents[-1]["incident_updates"] = []
+        found = next((i for i in self.incidents if not id or i["id"] == id), None)
+        if found is None:
+            return 404, {"error": "Not found"}
+        found = self.incidents[-1] if method == "POST" else found
+        found["status"] = told["status"]
+        update = {"status": told["status"], "body": told["body"]}
+        found["incident_updates"].insert(0, update)
+        return (201 if method == "POST" else 200), found
+
+
+@contextmanager
+def status_provider() -> Iterator[StatusProvider]:
+    """A web server that answers as a provider of hosted status pages does."""
+    provider = StatusProvider(token="canary-of-the-page", page="kctbh9vrtdwd")
+
+    class Handler(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            length = int(self.headers.get("Content-Length") or 0)
+            told = json.loads(self.rfile.read(length)) if length else {}
+            path = self.path.partition("?")[0]
+            access = self.headers.get("Authorization", "")
+            status, said = provider.answer(self.command, path, access, told)
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(json.dumps(said).encode())
+
+        do_GET = do_POST = do_PATCH = answer
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        provider.api = f"http://127.0.0.1:{server.server_port}/v1"
+        yield provider
+        server.shutdown()
+
+
 @contextmanager
 def mail() -> Iterator[Inbox]:
     """A mail server."""

@@ -19,6 +19,7 @@ import pytest
 
 from lifeboat.core.checks import CHECK_NAMES, Status
 from lifeboat.core.points import Asset, DatabaseFacts, Facts, point_id
+from lifeboat.core.status_page import ServiceState as Shown
 from lifeboat.settings import Settings, load_settings
 from lifeboat.tools import postgres
 from lifeboat.tools.stacks import ServiceState, ServiceStatus
@@ -29,6 +30,7 @@ from staging.site import Site
 from tasks import trees, verification
 from tasks.checks.context import Context
 from tasks.database import connection
+from tasks.people import status_page
 
 pytestmark = [pytest.mark.system]
 
@@ -85,6 +87,19 @@ def test_a_healthy_platform_passes_all_eighteen(staging_site, settings, expected
         before["public.drawings"],
     )
     assert not list(staging_site.files.glob(".lifeboat-probe*"))
+
+
+def test_the_status_page_does_not_call_well_what_runs_and_answers_nobody(
+    staging_site, settings, expected
+) -> None:
+    shown = {s.name: s.state for s in status_page.look(settings).services}
+    assert set(settings.status_page.health) <= shown.keys()
+    assert set(shown.values()) == {Shown.OPERATIONAL}
+    with frozen(Broken(staging_site, settings, expected), "ai-service"):
+        page = status_page.look(settings)
+    shown = {s.name: s.state for s in page.services}
+    assert [name for name, state in shown.items() if state is Shown.NOT_ANSWERING] == ["ai-service"]
+    assert page.overall == "Partial outage"
 
 
 def soon(value: Callable[[], object], wanted: object, seconds: float = 10.0) -> None:

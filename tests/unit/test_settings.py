@@ -207,6 +207,16 @@ def test_lifeboats_own_services_may_run_beside(write, tmp_path: Path) -> None:
         ("checks:", "checks:\n  timeouts: {serach: 3}", "no check is named serach"),
         ("checks:", "checks:\n  without: {search: none}", "search is set: remove one"),
         ("checks:", "checks:\n  without: {tables-complete: no}", "no platform is without tables"),
+        (
+            "checks:",
+            "status_page: {health: {bakend: {url: /health}}}\nchecks:",
+            "status_page.health.bakend: bakend is no service that the page shows; did you mean",
+        ),
+        (
+            "checks:",
+            "status_page: {hosted: {page: p, token: in-clear}}\nchecks:",
+            "status_page.hosted.token: string should match pattern",
+        ),
         ("expect: {", "form: {a: b}\n        json: {a: b}\n        expect: {", "either `json`"),
     ],
 )
