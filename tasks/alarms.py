@@ -35,7 +35,8 @@ _LOCK_SECONDS = 60.0  # whoever holds it is sending
 _RUN = "run-"  # subjects of runs
 TO_DO = "todo-"  # of what people are to do
 DRIFT = "drift-"  # of a recovered platform that does not behave as before
-_NO_FINDINGS = (_RUN, TO_DO, DRIFT)  # all others are findings
+HEALTH = "health-"  # of a platform that does not answer as it should
+_NO_FINDINGS = (_RUN, TO_DO, DRIFT, HEALTH)  # all others are findings
 _INTERRUPTED = ("KeyboardInterrupt", "interrupted")
 _KNOWN = TypeAdapter(dict[str, Known])
 
@@ -91,8 +92,8 @@ def tell_people(
 ) -> None:
     """Tell people of something else than protection: what is to be done, what has drifted.
 
-    All subjects begin with `prefix`, `TO_DO` or `DRIFT`; those that are not in `troubles` any more
-    are told as good again.
+    All subjects begin with `prefix`, `TO_DO`, `DRIFT` or `HEALTH`; those that are not in `troubles`
+    any more are told as good again.
     """
     _tell(
         settings,

@@ -7,7 +7,7 @@ import sys
 import time
 from typing import Any, Literal, Protocol
 
-from lifeboat.core.errors import NobodyApproved, NotApproved, Rejected
+from lifeboat.core.errors import NobodyApproved, NotApproved, Rejected, Withdrawn
 from lifeboat.core.forms import Approval
 from lifeboat.core.plan import RecoveryPlan
 from lifeboat.settings import Settings
@@ -47,6 +47,9 @@ def approve(plan: RecoveryPlan, asked: Asked, settings: Settings | None) -> None
     without a person; anything else raises PreconditionError (see `production.refuse`).
     """
     run = current_run()
+    if because := getattr(asked, "because", ""):
+        run.fact(because=because)
+        plan = plan.model_copy(update={"because": because})
     # Not as used: what is used and passes all checks is marked as verified.
     run.fact(planned_points=" ".join(point.id for point in plan.points))
     log.info("The plan:\n%s", plan.in_words())
@@ -144,6 +147,8 @@ def _pause(plan: RecoveryPlan, told: str, until: float, attempt: int, seconds: i
                 time.sleep(_POLL_SECONDS)
                 if _goes_on(client, run_id):
                     return form.load(pause.state_details.run_input_keyset)
+    except Withdrawn:
+        raise
     except Exception as error:
         # Whatever Prefect's client raises when its server is gone.
         raise NotApproved(
@@ -161,6 +166,8 @@ def _goes_on(client: Any, run_id: Any) -> bool:
     except Exception as error:
         log.warning("The server does not say whether the plan is approved: %s", error)
         return False
+    if state is not None and (state.is_cancelled() or state.is_cancelling()):
+        raise Withdrawn(f"It was taken back. {state.message or ''}".strip(), hint=_NOTHING_TOUCHED)
     return state is not None and state.is_running()
 
 

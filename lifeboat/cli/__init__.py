@@ -18,7 +18,7 @@ from lifeboat.core.errors import RecoveryError
 from lifeboat.cli import backups, points, watch, alarms, diagnosis  # noqa: F401, I001 isort: skip
 from lifeboat.cli import recoveries, card, deployments, drills  # noqa: F401, I001 isort: skip
 from lifeboat.cli import followups, plan, readiness, reviews  # noqa: F401, I001 isort: skip
-from lifeboat.cli import provision, services, incidents, pages  # noqa: F401, I001 isort: skip
+from lifeboat.cli import provision, services, incidents, pages, health  # noqa: F401, I001 isort: skip
 
 __all__ = ["Exit", "app", "exit_code_of", "main"]
 

@@ -34,6 +34,9 @@ FromOption = Annotated[
     Literal["cheapest", "local", "s3"],
     typer.Option("--from", help="Which copies: the cheapest that works, this host's, or S3's."),
 ]
+BecauseOption = Annotated[
+    str, typer.Option("--because", help="Why, for who approves it and for the record.")
+]
 DateOption = Annotated[
     str, typer.Option("--date", help="Repair from the newest point of this day (UTC), YYYY-MM-DD.")
 ]
@@ -53,6 +56,7 @@ def database(
     rungs: Annotated[
         list[Rung] | None, typer.Option("--rung", help="Only these cures; may be repeated.")
     ] = None,
+    because: BecauseOption = "",
     dry_run: DryRun = False,
     approve: ApproveOption = "",
     as_json: JsonOption = False,
@@ -70,6 +74,7 @@ def database(
         to_time=to_time,
         source=source,
         rungs=rungs or list(Rung),
+        because=because,
         dry_run=dry_run,
     )
     _answer_beforehand(approve, config)
@@ -83,6 +88,7 @@ def files(
     point: PointOption = "",
     latest: LatestOption = False,
     source: FromOption = "cheapest",
+    because: BecauseOption = "",
     dry_run: DryRun = False,
     approve: ApproveOption = "",
     as_json: JsonOption = False,
@@ -100,6 +106,7 @@ def files(
         date=_date(date, latest),
         point=point,
         source=source,
+        because=because,
         dry_run=dry_run,
     )
     _answer_beforehand(approve, config)
@@ -111,6 +118,7 @@ def orchestrator(
     config: ConfigOption = None,
     point: PointOption = "",
     source: FromOption = "cheapest",
+    because: BecauseOption = "",
     dry_run: DryRun = False,
     approve: ApproveOption = "",
     as_json: JsonOption = False,
@@ -128,6 +136,7 @@ def orchestrator(
         config=str(config or ""),
         point=point,
         source=source,
+        because=because,
         dry_run=dry_run,
     )
     _answer_beforehand(approve, config)
@@ -141,6 +150,7 @@ def models(
     point: PointOption = "",
     latest: LatestOption = False,
     source: FromOption = "cheapest",
+    because: BecauseOption = "",
     dry_run: DryRun = False,
     approve: ApproveOption = "",
     as_json: JsonOption = False,
@@ -158,6 +168,7 @@ def models(
         date=_date(date, latest),
         point=point,
         source=source,
+        because=because,
         dry_run=dry_run,
     )
     _answer_beforehand(approve, config)

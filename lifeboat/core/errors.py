@@ -11,7 +11,8 @@ RecoveryError                 every error that Lifeboat raises on purpose
 │   │   │   └── AgreementVoid  what was agreed to does not hold any more
 │   │   │       ├── NoLongerNeeded  nothing is wrong any more
 │   │   │       ├── Overtaken  another recovery is at work, or has done it
-│   │   │       └── PlanChanged  it is another plan by now
+│   │   │       ├── PlanChanged  it is another plan by now
+│   │   │       └── Withdrawn  who proposed it took it back
 │   │   └── SettingsError     lifeboat.yaml or the environment is wrong
 │   └── VerificationFailed    the work was done, and its result is not good
 └── CommandFailed             an outside program ended badly: not retried
@@ -89,6 +90,10 @@ class Overtaken(AgreementVoid):
 
 class PlanChanged(AgreementVoid):
     """What would be done now is something else than what was agreed to."""
+
+
+class Withdrawn(AgreementVoid):
+    """Who proposed the recovery, or a person, took it back before it was approved."""
 
 
 class SettingsError(PreconditionError):

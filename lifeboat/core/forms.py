@@ -27,7 +27,7 @@ Approval = Literal["ask", "preapproved"]
 Scenario = Literal["database", "files", "models", "server"]
 
 # What is the same each time comes last.
-_LAST = ("dry_run", "approval", "approval_seconds", "config")
+_LAST = ("because", "dry_run", "approval", "approval_seconds", "config")
 
 
 def _moment(text: str) -> datetime:
@@ -89,6 +89,13 @@ class _Recovery(_Deed, _OfPlatform):
         title="From where",
         description="Where to restore from: the cheapest copy that works, only this host's copies, "
         "or only S3.",
+    )
+
+    because: str = Field(
+        default="",
+        max_length=500,
+        title="Why now",
+        description="Why it is started, for who approves it and for the record; may be empty.",
     )
 
     @property

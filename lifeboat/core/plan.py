@@ -27,11 +27,13 @@ class RecoveryPlan(BaseModel):
     made_at: datetime
     forecast: Forecast | None = None
     objective_rto_seconds: float | None = None
+    because: str = ""  # why somebody, or the health watch, started it
 
     def in_words(self) -> str:
         """Plain text for a terminal, a log or an artifact."""
         lines = [
             f"{self.procedure} on {self.platform}",
+            *([f"  Why:             {self.because}"] if self.because else []),
             f"  What was found:  {self.symptoms}",
             f"  Bring back to:   {self.target}",
         ]
@@ -68,6 +70,7 @@ class RecoveryPlan(BaseModel):
         return "\n".join(
             [
                 f"# {self.procedure} on {self.platform}",
+                *(("", f"**Why:** {self.because}") if self.because else ()),
                 *("", f"**What was found:** {self.symptoms}", ""),
                 *(f"**Bring back to:** {self.target}", ""),
                 *(f"**What is lost:** {self.expected_loss}", ""),

@@ -28,6 +28,7 @@ from lifeboat.settings.environment import (
     read_secrets,
     secrets_of_environment,
 )
+from lifeboat.settings.health import HealthWatch
 from lifeboat.settings.orchestrator import OrchestratorSettings
 from lifeboat.settings.people import Communication, People
 from lifeboat.settings.reviews import FollowUps, Reviews
@@ -355,6 +356,9 @@ class Settings(Section):
     people: People = Field(default=People(), description="Who is told of an incident.")
     communication: Communication = Field(
         default=Communication(), description="How people are told of an incident."
+    )
+    health: HealthWatch = Field(
+        default=HealthWatch(), description="When people are asked to approve a recovery."
     )
     status_page: StatusPage = Field(default=StatusPage(), description="What the public sees.")
     recovery: Recovery = Field(default=Recovery(), description="Time boxes of a recovery.")

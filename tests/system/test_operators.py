@@ -16,14 +16,15 @@ import pytest
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
 from lifeboat.core.checks import CHECK_NAMES
+from lifeboat.core.health import Health
 from lifeboat.settings import load_settings
 from staging import faults
 from staging.orchestrator import Orchestrator
 from staging.site import Site
-from tasks import artifacts, places
+from tasks import artifacts, health, places
 from tasks.prefect_server import deployment
 from tasks.record import recorded
-from tests.system import browser, prefect_ui, settings_file
+from tests.system import browser, prefect_ui, receivers, settings_file
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
@@ -201,6 +202,58 @@ def test_the_ui_is_told_nothing_secret_and_holds_nobody_up(
     monkeypatch.setattr(artifacts, "LAST_WORD_SECONDS", 0.5)
     assert dying() < 20
     assert os.listdir(tmp_path)
+
+
+def test_what_stays_bad_is_proposed_once_and_taken_back_when_it_is_well(
+    ui, site, tmp_path, monkeypatch
+) -> None:
+    for name, value in site.environment().items():
+        monkeypatch.setenv(name, value)
+    form = ui.deployments(PLATFORM)[f"{PLATFORM}.recover-database"]
+    with receivers.chat() as chat:
+        own = tmp_path / "lifeboat.yaml"
+        told = {"alarms.channels": [{"name": "chat", "url": chat.address}], "health.failures": 2}
+        settings_file.change(site.settings_path, told, to=own)
+        own.replace(site.settings_path.with_name("health.yaml"))
+        settings = load_settings(site.settings_path.with_name("health.yaml"))
+
+        def look() -> Health:
+            return health.judge(settings, health.look(settings))
+
+        assert look().good
+        known = ui.runs(form)
+        faults.break_site(site, "destroy-data-directory")
+        assert "the database does not answer" in look().look.wrong
+        assert ui.runs(form) == known, "once is no reason"
+        proposed = look().streak.proposal
+        assert look().streak.proposal == look().streak.proposal == proposed
+        assert ui.runs(form) - known == {proposed.run}
+        ui.until_it_asks(proposed.run)
+        plan = ui.artifacts(proposed.run)[f"{PLATFORM}-recovery-plan"]["data"]
+        assert "Proposed by the health watch: 2 looks in a row were bad" in plan
+        [(title, text)] = chat.got
+        assert title == f"{PLATFORM}: is not well"
+        assert "recover-database waits for your approval" in text and proposed.run in text
+
+        ui.answer(proposed.run, decision="approve", platform=PLATFORM, approver="Ada")
+        ui.until_it_ends_as(proposed.run, "Completed")
+        checks = ui.artifacts(proposed.run)[f"{PLATFORM}-checks"]["data"]
+        assert "18 of 18 checks passed" in checks
+        now = look()
+        assert now.good and now.streak.proposal is None
+        assert chat.titles[-1] == f"{PLATFORM}: is not well: good again"
+
+        site.stack.stop(["postgres"])
+        look()
+        proposed = look().streak.proposal
+        ui.until_it_asks(proposed.run)
+        site.stack.start(["postgres"])
+        deadline = time.monotonic() + 60
+        while not (now := look()).good:
+            assert time.monotonic() < deadline, now
+        assert now.streak.proposal is None
+        ended = ui.until_it_ends_as(proposed.run, "Withdrawn")
+        assert "came back to health by itself" in ended["state"]["message"]
 
 
 def test_a_person_recovers_the_database_with_a_browser(ui, site, tmp_path) -> None:

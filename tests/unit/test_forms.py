@@ -52,7 +52,7 @@ def test_each_field_has_a_sentence_a_place_and_a_plain_kind(name: str) -> None:
 def test_the_form_of_the_database_asks_in_the_order_of_the_night() -> None:
     assert list(form_of("recover_database")["properties"]) == [
         *("source", "to_time", "rungs"),
-        *("dry_run", "approval", "approval_seconds", "config"),
+        *("because", "dry_run", "approval", "approval_seconds", "config"),
     ]
     assert form_of("recover_database")["properties"]["rungs"]["default"] == list(Rung)
 
