@@ -193,20 +193,27 @@ class RecoverServer(_Deed):
 
     bucket: str = Field(min_length=3, description="Name of the bucket that holds the vault.")
     endpoint: str = Field(
-        default="", description="URL of the S3 service; empty means Amazon's own."
+        default="",
+        title="S3 service",
+        description="URL of the S3 service; empty means Amazon's own.",
     )
     region: str = Field(default="us-east-1", description="The bucket's region.")
-    prefix: str = Field(default="", description="The vault's place inside the bucket.")
+    prefix: str = Field(
+        default="", title="Place in the bucket", description="The vault's place inside the bucket."
+    )
     into: str = Field(
         min_length=1,
+        title="Directory",
         description="Directory on this machine for the platform; it must be empty or not exist.",
     )
     platform: str = Field(
         default="",
+        title="Expected platform",
         description="Name of the platform that is expected in the bucket; another one is refused.",
     )
     trust: list[str] = Field(
         default=[],
+        title="Suspicious points to trust",
         description="Names of suspicious recovery points that are right all the same.",
     )
     rehearsal: bool = Field(
@@ -217,6 +224,7 @@ class RecoverServer(_Deed):
     report: str = Field(
         default="",
         pattern=INCIDENT_PATTERN,
+        title="Incident to report under",
         description="Name of the incident under which the bucket is told how far this is: for "
         "who made this machine and waits.",
     )
@@ -233,29 +241,40 @@ class ProvisionServer(_Deed):
 
     bucket: str = Field(min_length=3, description="Name of the bucket that holds the vault.")
     endpoint: str = Field(
-        default="", description="URL of the S3 service; empty means Amazon's own."
+        default="",
+        title="S3 service",
+        description="URL of the S3 service; empty means Amazon's own.",
     )
     region: str = Field(default="us-east-1", description="The bucket's region.")
-    prefix: str = Field(default="", description="The vault's place inside the bucket.")
+    prefix: str = Field(
+        default="", title="Place in the bucket", description="The vault's place inside the bucket."
+    )
     into: str = Field(
         default="",
+        title="Directory",
         description="Directory on the new machine for the platform; empty: the lost server's.",
     )
     platform: str = Field(
         default="",
+        title="Expected platform",
         description="Name of the platform that is expected in the bucket; another one is refused.",
     )
     incident: str = Field(
         default="",
         pattern=INCIDENT_PATTERN,
+        title="Incident",
         description="Name of the incident: the same one never makes a second machine. Empty: by "
         "the day, lost-20260131.",
     )
     on_failure: Literal["keep", "end"] = Field(
-        default="keep", description="Whether a machine that did not recover is kept or ended."
+        default="keep",
+        title="If it does not recover",
+        description="Whether a machine that did not recover is kept or ended.",
     )
     aws_profile: str = Field(
-        default="", description="Credentials of EC2, by their name; empty: the environment's."
+        default="",
+        title="Credentials of EC2",
+        description="Credentials of EC2, by their name; empty: the environment's.",
     )
 
 
@@ -269,18 +288,24 @@ class RecoverBucket(_Deed, _OfPlatform):
         default="", description="Name of the bucket; empty means the one of lifeboat.yaml."
     )
     endpoint: str = Field(
-        default="", description="URL of the S3 service; empty means Amazon's own."
+        default="",
+        title="S3 service",
+        description="URL of the S3 service; empty means Amazon's own.",
     )
     region: str = Field(default="us-east-1", description="The bucket's region.")
-    prefix: str = Field(default="", description="The vault's place inside the bucket.")
+    prefix: str = Field(
+        default="", title="Place in the bucket", description="The vault's place inside the bucket."
+    )
     as_of: str = Field(
         default="",
         pattern=TIME_PATTERN,
+        title="Last good moment",
         description="The last moment before the attack, e.g. 2026-01-31T03:09:59Z (no zone means "
         "UTC); empty means the one that the versions themselves tell.",
     )
     hide_newer: bool = Field(
         default=False,
+        title="Hide what came later",
         description="Also hide restic's objects that came after that moment, where a repository "
         "was made anew in the place of the one that was destroyed.",
     )
@@ -336,6 +361,7 @@ class _OfIncident(_OfPlatform):
     incident: str = Field(
         default="",
         pattern=INCIDENT_PATTERN,
+        title="Incident",
         description="Its id; empty means the newest that is not closed.",
     )
     by: str = Field(
@@ -353,7 +379,9 @@ class UpdateIncident(_OfIncident):
         description="It goes to all internal roles; empty tells nobody.",
     )
     customers_too: bool = Field(
-        default=False, description="Tell the same to the status page and the customers."
+        default=False,
+        title="Customers too",
+        description="Tell the same to the status page and the customers.",
     )
     severity: Literal["unchanged", "critical", "major", "minor"] = Field(
         default="unchanged", description="How bad it is now."
@@ -362,7 +390,7 @@ class UpdateIncident(_OfIncident):
         default="", max_length=80, description="Who leads from now on; empty: as before."
     )
     acknowledge: bool = Field(
-        default=False, description="I am on it: nobody else needs to be woken."
+        default=False, title="I am on it", description="I am on it: nobody else needs to be woken."
     )
 
 
@@ -378,40 +406,59 @@ class Drill(Form):
     """Break the staging platform in every way of the plan, get it back, and measure."""
 
     root: str = Field(
-        default=".lifeboat/staging", description="Directory of the staging platform; made anew."
+        default=".lifeboat/staging",
+        title="Staging directory",
+        description="Directory of the staging platform; made anew.",
     )
     stack: Literal["process", "compose"] = Field(
         default="process",
+        title="Runs as",
         description="What the staging platform runs as: plain processes, or containers.",
     )
     reports: str = Field(
-        default=".lifeboat/drills", description="Directory in which the report is left."
+        default=".lifeboat/drills",
+        title="Directory of reports",
+        description="Directory in which the report is left.",
     )
     scenarios: list[Scenario] = Field(
         default=["database", "files", "models", "server"],
         min_length=1,
+        title="What to break",
         description="What to break, in this order.",
     )
-    scale: float = Field(default=1.0, gt=0, le=1000, description="Size of the sample data.")
+    scale: float = Field(
+        default=1.0, gt=0, le=1000, title="Size of the data", description="Size of the sample data."
+    )
     writes_per_second: float = Field(
-        default=10, gt=0, le=200, description="How fast the load generator writes."
+        default=10,
+        gt=0,
+        le=200,
+        title="Writes per second",
+        description="How fast the load generator writes.",
     )
     server_load_seconds: float = Field(
         default=70,
         ge=5,
         le=3600,
+        title="Seconds of load before the server is lost",
         description="How long the load writes before the server is lost: more than the 60 s that "
         "must be back.",
     )
     seed: int = Field(default=0, ge=0, description="Chooses what is damaged.")
-    keep: bool = Field(default=False, description="Leave the staging platform running afterwards.")
+    keep: bool = Field(
+        default=False,
+        title="Keep the staging platform",
+        description="Leave the staging platform running afterwards.",
+    )
     channels: list[str] = Field(
         default=[],
+        title="Who is told",
         description="Apprise addresses to which all messages of the drill's incidents go, without "
         "passwords; none: nobody is told.",
     )
     record_in: str = Field(
         default="",
+        title="On record in",
         description="lifeboat.yaml of the platform for whose sake this drill is held: the result "
         "is put on record in its vault.",
     )
@@ -421,6 +468,7 @@ class FollowUpDeed(_OfPlatform):
     """What has become of a follow-up, or a new one."""
 
     deed: Literal["done", "note", "put off", "assign", "add", "reopen"] = Field(
+        title="What has happened",
         description="done: it was done. note: say how far it is. put off: remind later. assign: "
         "another owner. add: a new one. reopen: it was not done after all.",
     )
