@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import itertools
 from collections.abc import Callable, Collection
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -35,7 +36,9 @@ def act_on_all(
             if not refused:
                 room = 2 * at_once - len(running)
                 for number, thing in itertools.islice(waiting, room):
-                    running[pool.submit(act, thing)] = number
+                    # The moment, the run and its settings are those of whoever asked.
+                    context = contextvars.copy_context()
+                    running[pool.submit(context.run, act, thing)] = number
             if not running:
                 break
             for future in wait(running, return_when=FIRST_COMPLETED).done:

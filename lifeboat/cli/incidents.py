@@ -179,9 +179,11 @@ def preview(
 
 @incident.command()
 def escalate(config: ConfigOption = None) -> None:
-    """Tell the next people of incidents that nobody has acknowledged in time."""
+    """Send what was held back and is due; tell the next people of what nobody has acknowledged."""
     settings = _alone(config)
     from tasks.people import communication
 
+    for message in communication.send_held_back(settings):
+        typer.echo(f"sent now, {message.moment} to {message.to}: {message.text.title}")
     for one in communication.escalate(settings):
         typer.echo(f"escalated {one.in_words()}")

@@ -160,7 +160,7 @@ def _jobs(settings: Settings) -> dict[str, Job]:
         due_in_seconds=lambda: min(_PAGE_SECONDS, keeper.SETTLE_SECONDS),
         only_looks=True,
     )
-    escalation = keeper.Job(60.0, lambda: communication.escalate(settings), only_looks=True)
+    escalation = keeper.Job(60.0, lambda: communication.each_minute(settings), only_looks=True)
     return {
         "readiness": page,
         "stability": stability,

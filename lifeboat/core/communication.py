@@ -6,10 +6,11 @@ Pure decisions; sending is `tasks/people/communication.py`.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime, time, timedelta
 from enum import StrEnum
 
-from lifeboat.core.incident import Event, EventKind, Incident, Severity, State
+from lifeboat.core.incident import Delivered, Event, EventKind, Incident, Severity, State
 
 
 class Moment(StrEnum):
@@ -48,6 +49,9 @@ EXTERNAL = tuple(audience for audience in Audience if audience not in INTERNAL)
 # Those who act are told as it goes; the others when it begins, when it is over, and by hand.
 _HEAR_EACH_STEP = (Audience.INCIDENT_COMMANDER, Audience.TECHNICAL_TEAM)
 _LADDER = (Audience.TECHNICAL_TEAM, Audience.MANAGEMENT)
+# Quiet hours are over by then; what is older is of an incident that nobody wants to hear of now.
+_STALE = timedelta(days=2)
+DRILL_HEAD = "This is a drill. Nothing real has happened.\n\n"
 
 
 def messages_for(
@@ -112,6 +116,70 @@ def withheld_because(
         if len({at.replace(microsecond=0) for _, at in sent}) >= at_most_per_hour:
             return f"more than {at_most_per_hour} updates in an hour"
     return ""
+
+
+@dataclass(frozen=True)
+class Held:
+    """What was held back from one receiver and nothing was sent since, the oldest first."""
+
+    audience: Audience
+    to: str
+    messages: tuple[Delivered, ...]
+
+    @property
+    def newest(self) -> Delivered:
+        return self.messages[-1]
+
+
+def held_back(incident: Incident, *, now: datetime) -> tuple[Held, ...]:
+    """Give what each receiver has still to hear: every message that is sent tells of those before.
+
+    What was held back for more than two days is not sent any more.
+    """
+    held: dict[tuple[str, str], list[Delivered]] = {}
+    for message in incident.messages:
+        mine = held.setdefault((message.audience, message.to), [])
+        if not message.withheld:
+            mine.clear()
+        elif now - message.at <= _STALE:
+            mine.append(message)
+    return tuple(
+        Held(Audience(audience), to, tuple(messages))
+        for (audience, to), messages in held.items()
+        if messages
+    )
+
+
+def due_now(
+    incident: Incident, *, now: datetime, quiet: bool, at_most_per_hour: int
+) -> tuple[Held, ...]:
+    """Give what was held back and is to be sent now, as one message for each receiver."""
+    return tuple(
+        held
+        for held in held_back(incident, now=now)
+        if not withheld_because(
+            incident,
+            held.audience,
+            Moment(held.newest.moment),
+            now=now,
+            quiet=quiet,
+            at_most_per_hour=at_most_per_hour,
+        )
+    )
+
+
+def with_earlier(body: str, earlier: Iterable[Delivered], audience: Audience) -> str:
+    """Add to a text what was held back before it, a line for each; a short message stays short."""
+    earlier = tuple(earlier)
+    if not earlier or audience is Audience.CUSTOMER_SMS:
+        return body
+    lines = [f"- {m.at:%Y-%m-%d %H:%M} UTC, {m.moment}: {_first_line(m)}" for m in earlier]
+    return "\n".join([body, "", "Held back before this message:", *lines])
+
+
+def _first_line(message: Delivered) -> str:
+    body = message.body.removeprefix(DRILL_HEAD).strip()
+    return body.splitlines()[0] if body else message.title
 
 
 def escalates_to(

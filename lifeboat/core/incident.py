@@ -85,9 +85,10 @@ class Delivered(_Model):
     moment: str
     to: str  # the person, or the external place
     title: str = ""
+    body: str = ""
     channel: str = ""  # that took it; empty: none did
     not_taken: dict[str, str] = Field(default_factory=dict)  # channel to reason
-    withheld: str = ""  # why it was not sent: quiet hours, rate limit
+    withheld: str = ""  # why it was not sent then: quiet hours, rate limit
 
     @property
     def reached(self) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -89,11 +89,11 @@ def _messages(
     audiences: Sequence[Audience],
 ) -> list[Message]:
     how = settings.communication
-    if incident.drill and not how.drill_to_people:
-        receivers = [(a, str(a), how.drill_channels) for a in audiences if how.drill_channels]
-    else:
-        receivers = [r for audience in audiences for r in _receivers(settings, audience)]
+    receivers = _receivers_of(settings, incident, audiences)
     values = _values(settings, incident, event)
+    waiting = {
+        (one.audience, one.to): one.messages for one in core.held_back(incident, now=clock.now())
+    }
     found = []
     for audience, to, channels in receivers:
         kinds = [str(audience), "internal" if audience.is_internal else "external"]
@@ -101,11 +101,8 @@ def _messages(
         if text.problem:
             log.warning("A template of yours is passed over for ours: %s", text.problem)
         if incident.drill:
-            text = messages.Text(
-                title=f"[DRILL] {text.title}",
-                body=f"This is a drill. Nothing real has happened.\n\n{text.body}",
-                template=text.template,
-                problem=text.problem,
+            text = replace(
+                text, title=f"[DRILL] {text.title}", body=f"{core.DRILL_HEAD}{text.body}"
             )
         because = core.withheld_because(
             incident,
@@ -115,8 +112,21 @@ def _messages(
             quiet=_is_quiet(settings),
             at_most_per_hour=how.at_most_per_hour,
         )
+        if not because:
+            earlier = waiting.get((audience, to), ())
+            text = replace(text, body=core.with_earlier(text.body, earlier, audience))
         found.append(Message(audience, moment, to, channels, text, because))
     return found
+
+
+def _receivers_of(
+    settings: Settings, incident: Incident, audiences: Sequence[Audience]
+) -> list[tuple[Audience, str, tuple[Channel, ...]]]:
+    """Who is told of an incident; of a drill its own channels, in place of people."""
+    how = settings.communication
+    if incident.drill and not how.drill_to_people:
+        return [(a, str(a), how.drill_channels) for a in audiences if how.drill_channels]
+    return [r for audience in audiences for r in _receivers(settings, audience)]
 
 
 def _receivers(
@@ -266,7 +276,53 @@ def _record(settings: Settings, incident: Incident, message: Message, outcome: _
 incident_log.when_told.append(tell)
 
 
-# --- when nobody answers -------------------------------------------------------------------------
+# --- each minute ---------------------------------------------------------------------------------
+
+
+def each_minute(settings: Settings) -> tuple[Incident, ...]:
+    """Send what was held back and is due; then escalate. Give the incidents that were escalated."""
+    send_held_back(settings)
+    return escalate(settings)
+
+
+def send_held_back(settings: Settings) -> tuple[Message, ...]:
+    """Send what was held back and may be sent now: one message for each receiver, the newest, which
+    tells of those before it. Give them.
+    """
+    told: list[Message] = []
+    with _one_at_a_time(settings) as mine:
+        for incident in incidents.list_incidents(settings) if mine else ():
+            due = core.due_now(
+                incident,
+                now=clock.now(),
+                quiet=_is_quiet(settings),
+                at_most_per_hour=settings.communication.at_most_per_hour,
+            )
+            if not due:
+                continue
+            try:
+                wanted = [m for held in due for m in _late(settings, incident, held)]
+                _send_and_record(settings, incident, wanted)
+                told += wanted
+            except Exception as error:
+                log.error("Telling late of %s: %s: %s", incident.id, type(error).__name__, error)
+            incidents.mirror(settings, incident.id)
+    return tuple(told)
+
+
+def _late(settings: Settings, incident: Incident, held: core.Held) -> list[Message]:
+    newest, earlier = held.newest, held.messages[:-1]
+    about = f"This was held back since {newest.at:%Y-%m-%d %H:%M} UTC: {newest.withheld}."
+    body = f"{newest.body}\n\n{about}" if held.audience.is_internal else newest.body
+    text = messages.Text(
+        title=newest.title, body=core.with_earlier(body, earlier, held.audience), template=""
+    )
+    moment = Moment(newest.moment)
+    return [
+        Message(audience, moment, to, channels, text)
+        for audience, to, channels in _receivers_of(settings, incident, (held.audience,))
+        if to == held.to
+    ]
 
 
 def escalate(settings: Settings) -> tuple[Incident, ...]:
