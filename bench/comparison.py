@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -24,10 +25,13 @@ class Comparison:
         if name in self.failures:
             return
         try:
-            self.samples.setdefault(name, []).append(act())
+            sample = act()
+            self.samples.setdefault(name, []).append(sample)
+            print(f"{self.title} | {name}: {sample.seconds:.2f} s", file=sys.stderr, flush=True)
         except Failed as failure:
             self.failures[name] = str(failure)
             self.samples.pop(name, None)
+            print(f"{self.title} | {name}: {failure}", file=sys.stderr, flush=True)
 
     def medians(self) -> Mapping[str, Sample]:
         return {name: median(samples) for name, samples in self.samples.items() if samples}

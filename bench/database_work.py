@@ -7,7 +7,6 @@ back, each from this host or from S3. Lifeboat comes last, because it really bri
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import threading
 import time
@@ -17,14 +16,28 @@ from pathlib import Path
 import psycopg
 
 from bench import shell
+from bench.archiving import Archiving
 from bench.comparison import OURS, Comparison, turned
-from bench.peers.databases import Rival
+from bench.ours import LIFEBOAT
+from bench.parts import Asked, present
+from bench.peers.databases import Rival, rivals
 from bench.world import World
 from staging import faults, processes
-from staging.making import write
 from staging.site import PLATFORM
 
-_ARCHIVED_SECONDS = 300.0
+
+def compare_database(world: World, asked: Asked) -> Iterator[str]:
+    found, lines = present(rivals())
+    yield from lines
+    work = DatabaseWork(world, found, lifeboat=LIFEBOAT)
+    try:
+        work.prepare()
+        work.run(asked.rounds)
+    finally:
+        for rival in found.values():
+            rival.end(world)
+    for comparison in work.comparisons:
+        yield from comparison.in_markdown()
 
 
 class DatabaseWork:
@@ -33,6 +46,7 @@ class DatabaseWork:
     def __init__(self, world: World, rivals: Mapping[str, Rival], *, lifeboat: Path) -> None:
         self.world, self.rivals, self._lifeboat = world, rivals, lifeboat
         self._environment = world.environment_of_commands()
+        self._archiving = Archiving(world, [rival.archive() for rival in rivals.values()])
         megabytes = world.scale.wal_mb
         self.first = Comparison("Database: first backup, into this host and S3")
         self.again = Comparison("Database: repeated backup, into this host and S3")
@@ -54,16 +68,7 @@ class DatabaseWork:
         """Set the rivals up, and let the server archive its WAL for those that want it."""
         for rival in self.rivals.values():
             rival.prepare(self.world)
-        exports = "".join(
-            f"export {name}={shell.quoted(value)}\n" for name, value in self._environment.items()
-        )
-        path = shell.quoted(os.environ["PATH"])
-        steps = "\n".join(filter(None, (rival.archive() for rival in self.rivals.values())))
-        write(
-            self.world.archive_script,
-            f"#!/bin/bash\nset -e\nexport PATH={path}\n{exports}{steps}\n",
-        )
-        self.world.archive_script.chmod(0o755)
+        self._archiving.on()
         # The checks after a recovery compare files and models with what was backed up.
         self._shell(f"{self._lifeboat} backup platform --without-prefect", OURS)
 
@@ -94,16 +99,7 @@ class DatabaseWork:
 
     def _wait_until_archived(self) -> None:
         """Whoever archives has it all: what is timed is the restore."""
-        with psycopg.connect(self.world.dsn("postgres"), autocommit=True) as connection:
-            (segment,) = connection.execute(
-                "SELECT pg_walfile_name(pg_switch_wal() - 1)"
-            ).fetchone()
-            deadline = time.monotonic() + _ARCHIVED_SECONDS
-            query = "SELECT last_archived_wal FROM pg_stat_archiver"
-            while (connection.execute(query).fetchone()[0] or "")[:24] < segment:
-                if time.monotonic() > deadline:
-                    raise shell.Failed(f"{segment} is not archived by {self.world.archive_script}")
-                time.sleep(0.1)
+        self._archiving.wait()
         # Lifeboat's own copy in S3, as its keeper makes it every minute.
         self._shell(f"{self._lifeboat} wal ship", OURS)
 

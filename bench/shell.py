@@ -54,6 +54,8 @@ class Sample:
     seconds: float
     processor_seconds: float
     peak_mb: float  # resident memory of all its processes together
+    began_at: float = 0.0  # seconds since the epoch
+    memory: tuple[tuple[float, float], ...] = ()  # when, and how many MB
 
 
 def run(script: str, environment: Mapping[str, str], *, log: Path) -> Sample:
@@ -65,7 +67,7 @@ def run(script: str, environment: Mapping[str, str], *, log: Path) -> Sample:
     with log.open("ab") as file:
         file.write(f"\n$ {script.strip()}\n".encode())
         file.flush()
-        began = time.monotonic()
+        began_at, began = time.time(), time.monotonic()
         child = subprocess.Popen(
             ["bash", "-c", _PRELUDE + script],
             stdin=subprocess.DEVNULL,
@@ -74,7 +76,7 @@ def run(script: str, environment: Mapping[str, str], *, log: Path) -> Sample:
             env={**_inherited(), **environment},
             start_new_session=True,
         )
-        with _memory_of(child.pid) as peak:
+        with _memory_of(child.pid) as seen:
             status, usage = _wait(child, began + LIMIT_SECONDS)
             seconds = time.monotonic() - began
     if status:
@@ -82,17 +84,20 @@ def run(script: str, environment: Mapping[str, str], *, log: Path) -> Sample:
     return Sample(
         seconds=seconds,
         processor_seconds=usage.ru_utime + usage.ru_stime,
-        peak_mb=max(peak) / 1e6,
+        peak_mb=max((megabytes for _, megabytes in seen), default=0.0),
+        began_at=began_at,
+        memory=tuple(seen),
     )
 
 
 @contextlib.contextmanager
-def _memory_of(pid: int) -> Iterator[list[int]]:
-    """Look ten times a second what the processes of a script hold, in bytes.
+def _memory_of(pid: int) -> Iterator[list[tuple[float, float]]]:
+    """Look ten times a second how many MB the processes of a script hold.
 
     The kernel's own high-water mark of a child counts what its parent held when it forked.
     """
-    seen, over = [0], threading.Event()
+    seen: list[tuple[float, float]] = []
+    over = threading.Event()
 
     def look() -> None:
         while not over.wait(_LOOK_SECONDS):
@@ -102,7 +107,7 @@ def _memory_of(pid: int) -> Iterator[list[int]]:
                 for process in (script, *script.children(recursive=True)):
                     with contextlib.suppress(psutil.NoSuchProcess):
                         total += process.memory_info().rss
-                seen.append(total)
+                seen.append((time.time(), total / 1e6))
 
     thread = threading.Thread(target=look)
     thread.start()
@@ -140,6 +145,16 @@ def version(*words: str) -> str | None:
 
 def quoted(*words: object) -> str:
     return shlex.join(map(str, words))
+
+
+def total(samples: Iterable[Sample]) -> Sample:
+    """Of commands that were run one after another."""
+    samples = list(samples)
+    return Sample(
+        sum(sample.seconds for sample in samples),
+        sum(sample.processor_seconds for sample in samples),
+        max(sample.peak_mb for sample in samples),
+    )
 
 
 def median(samples: Iterable[Sample]) -> Sample:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 import psycopg
 
 from lifeboat.core.errors import PreconditionError
+from lifeboat.settings import find_restic
 from staging.making import write, write_certificate
 from staging.platform.cad_platform.models import SUFFIX, load_model, make_model
 from staging.platform.cad_platform.storage import Store
@@ -23,9 +25,9 @@ from staging.s3 import S3Server
 from staging.seed import KNOWN_QUERY, Seeded
 from staging.site import BUCKET, Site
 
+ROOT = Path(__file__).parents[1]
 PROGRAMS = Path("/usr/lib/postgresql/15/bin")
 PEERS_BUCKET = "peers"
-_FILE_BYTES = 100_000  # of one drawing, on average
 _ROWS_PER_MB = 4096  # of a model
 _WAL_ROWS = 512  # of one statement, some 1 MB
 
@@ -38,6 +40,13 @@ class Scale:
     wal_mb: int
     files: int
     models_mb: int
+    file_bytes: int = 100_000  # of one drawing, on average
+
+    def in_words(self) -> str:
+        return (
+            f"database {self.database_mb} MB, WAL {self.wal_mb} MB, {self.files} files of "
+            f"{self.file_bytes / 1000:g} kB on average, models {self.models_mb} MB"
+        )
 
 
 class TlsS3Server(S3Server):
@@ -135,7 +144,7 @@ class World(Site):
 
     def _seed(self, store: Store, scale: float, database_bytes: int | None) -> Seeded:
         seeded = super()._seed(store, scale, database_bytes)
-        add_files(self.files / "more", self.scale.files)
+        add_files(self.files / "more", self.scale.files, self.scale.file_bytes)
         answers: dict[str, str] = {}
         for path in sorted(self.models.glob(f"*{SUFFIX}")):
             labels = load_model(path).labels
@@ -179,8 +188,16 @@ class World(Site):
             "BUCKET": PEERS_BUCKET,
             "LIFEBOAT_BUCKET": BUCKET,
             "LIFEBOAT_ENDPOINT": self.s3.endpoint,
+            "RESTIC": find_restic(),
+            "RESTIC_PASSWORD": "bench",
+            "RESTIC_CACHE_DIR": str(self.peers / "cache" / "restic"),
+            "BORG_PASSPHRASE": "bench",
+            "BORG_BASE_DIR": str(self.peers / "borg-home"),
+            "BORG_RELOCATED_REPO_ACCESS_IS_OK": "yes",
             "SERVER": str(self.server),
             "ORIGIN": str(self.origin),
+            "PYTHON": sys.executable,
+            "PYTHONPATH": str(ROOT),
             "PEERS": str(self.peers),
             "SCRATCH_PORT": str(self.scratch_port),
             "AWS_DEFAULT_REGION": "us-east-1",
@@ -192,7 +209,7 @@ class World(Site):
         }
 
 
-def add_files(directory: Path, count: int) -> None:
+def add_files(directory: Path, count: int, mean_bytes: int) -> None:
     """Drawings of all sizes in directories of a hundred, always the same for the same count."""
     chance = random.Random(count)
     for number in range(count):
@@ -200,6 +217,6 @@ def add_files(directory: Path, count: int) -> None:
         if number % 100 == 0:
             path.parent.mkdir(parents=True, exist_ok=True)
         # Half of a drawing is text that compresses, as of those that people make.
-        size = int(chance.expovariate(1 / _FILE_BYTES))
+        size = int(chance.expovariate(1 / mean_bytes))
         head = b"#%d=CARTESIAN_POINT('',(0.,0.,0.));\n" % number
         path.write_bytes(head * (size // 2 // len(head) + 1) + chance.randbytes(size // 2))

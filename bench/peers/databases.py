@@ -176,17 +176,21 @@ immediate_checkpoint = true
             '"s3://$BUCKET/barman" main'
         )
 
+    def _fetch_base(self, target: str) -> str:
+        return (
+            f"backup=$(barman-cloud-backup-list --format json {self._cloud} "
+            '"s3://$BUCKET/barman" main | python3 -c \'import json,sys; print(max('
+            'b["backup_id"] for b in json.load(sys.stdin)["backups_list"]))\')\n'
+            f'barman-cloud-restore {self._cloud} "s3://$BUCKET/barman" main "$backup" "{target}"\n'
+        )
+
     def restore(self, *, from_s3: bool) -> str:
         if not from_s3:
             return (
                 f"{self._command} archive-wal main\n"
                 f'{self._command} recover main latest "$TARGET"\nserve\naccepts'
             )
-        return (
-            f"backup=$(barman-cloud-backup-list --format json {self._cloud} "
-            '"s3://$BUCKET/barman" main | python3 -c \'import json,sys; print(max('
-            'b["backup_id"] for b in json.load(sys.stdin)["backups_list"]))\')\n'
-            f'barman-cloud-restore {self._cloud} "s3://$BUCKET/barman" main "$backup" "$TARGET"\n'
+        return self._fetch_base("$TARGET") + (
             'cat >>"$TARGET/postgresql.auto.conf" <<END\n'
             f"restore_command = 'barman-cloud-wal-restore {self._cloud} s3://$BUCKET/barman "
             "main %f %p'\nEND\n"
