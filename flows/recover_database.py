@@ -7,7 +7,7 @@ from lifeboat.core.plan import RecoveryPlan
 from lifeboat.core.timeline import RunRecord
 from lifeboat.settings import load_settings
 from tasks import agreement, climb, recovery, restore_database, services
-from tasks.orchestration import procedure
+from tasks.orchestration import procedure, side_by_side
 
 
 @procedure("recover-database")
@@ -41,9 +41,15 @@ def recover_database(request: RecoverDatabase = RecoverDatabase()) -> RunRecord 
         facts = climb.climb(settings, found.rungs, found.points, to_time=request.target_time)
 
         restore_database.rearm_wal(settings)
-        services.start_services(settings, services.application_services(settings))
-        expected = recovery.expectations(settings, facts)
-        recovery.prove_recovered(settings, expected)
+        told = side_by_side(
+            {
+                "start": lambda: services.start_services(
+                    settings, services.application_services(settings)
+                ),
+                "expected": lambda: recovery.expectations(settings, facts),
+            }
+        )
+        recovery.prove_recovered(settings, told["expected"])
         services.start_services(settings, settings.stack.deferred_services)
         services.start_services(settings, settings.stack.backup_services)
     return run.record

@@ -8,7 +8,7 @@ from lifeboat.core.points import Asset
 from lifeboat.core.timeline import RunRecord
 from lifeboat.settings import load_settings
 from tasks import agreement, integrity, recovery, repair, services
-from tasks.orchestration import procedure
+from tasks.orchestration import procedure, side_by_side
 
 
 @procedure("recover-files")
@@ -52,7 +52,11 @@ def recover_files(request: RecoverFiles = RecoverFiles()) -> RunRecord | Recover
         repair.keep_damaged(found.damages)
         repair.rewrite_damaged(settings, source, found.damages)
         integrity.verify_integrity(settings, read_before=found.others)
-        services.start_services(settings, settings.files.services)
-
-        recovery.prove_recovered(settings, recovery.expectations(settings, source.facts))
+        told = side_by_side(
+            {
+                "start": lambda: services.start_services(settings, settings.files.services),
+                "expected": lambda: recovery.expectations(settings, source.facts),
+            }
+        )
+        recovery.prove_recovered(settings, told["expected"])
     return run.record

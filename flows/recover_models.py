@@ -8,7 +8,7 @@ from lifeboat.core.points import Asset
 from lifeboat.core.timeline import RunRecord
 from lifeboat.settings import load_settings
 from tasks import agreement, integrity, recovery, repair, services
-from tasks.orchestration import procedure
+from tasks.orchestration import procedure, side_by_side
 
 
 @procedure("recover-models")
@@ -44,7 +44,11 @@ def recover_models(request: RecoverModels = RecoverModels()) -> RunRecord | Reco
         repair.keep_damaged(found.damages)
         repair.rewrite_damaged(settings, source, found.damages)
         integrity.compare_digests(settings, source)
-        services.restart_services(settings, settings.models.services)
-
-        recovery.prove_recovered(settings, recovery.expectations(settings, source.facts))
+        told = side_by_side(
+            {
+                "start": lambda: services.restart_services(settings, settings.models.services),
+                "expected": lambda: recovery.expectations(settings, source.facts),
+            }
+        )
+        recovery.prove_recovered(settings, told["expected"])
     return run.record

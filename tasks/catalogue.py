@@ -92,7 +92,11 @@ def _or_nothing(name: str, act) -> list[RecoveryPoint]:
 
 
 def _points_in(settings: Settings, asset: Asset, tier: Tier) -> list[RecoveryPoint]:
-    snapshots = repository(settings, asset, tier).snapshots(tags={"asset": str(asset)})
+    store = repository(settings, asset, tier)
+    snapshots = store.snapshots(tags={"asset": str(asset)})
+    for snapshot in snapshots:
+        with suppress(PermanentError):
+            _facts_paths[store.location, snapshot.id] = facts_path_of(snapshot)
     return points_of(snapshots, asset, tier)
 
 
@@ -181,7 +185,14 @@ def read_facts(settings: Settings, point: RecoveryPoint, tier: Tier | None = Non
     return parse_facts(store.dump(copy, path), where=f"{point.id} in {tier}")
 
 
+# A snapshot never changes, and whoever reads its facts has just listed it: restic takes half a
+# second to open a repository, so that once less is felt in every recovery.
+_facts_paths: dict[tuple[str, str], str] = {}
+
+
 def facts_path(store: restic.Repository, snapshot_id: str) -> str:
+    if known := _facts_paths.get((store.location, snapshot_id)):
+        return known
     snapshot = next((s for s in store.snapshots() if s.id == snapshot_id), None)
     if snapshot is None:
         raise PermanentError(
