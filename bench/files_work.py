@@ -66,15 +66,14 @@ class FilesWork:
             for from_s3 in (False, True)
         }
         self.repaired = Comparison(f"{SHARE:.0%} of the files damaged: repaired from this host")
-        for comparison in self.comparisons:
+        for comparison in (self.first, self.restored[False]):
             comparison.notes |= {r.name: r.note for r in rivals.values() if r.note}
-        for comparison in (*self.restored.values(), self.repaired):
-            comparison.notes[OURS] = (
-                "`recover files`, and where models are lost too `recover models` after it; each "
-                "command finds the damage, stops and starts its services, and ends with 18 checks, "
-                f"which the others do not do. {UNTIL_WHOLE}: from the command's start until every "
-                "file is there and was compared with its SHA-256, by the command's own record."
-            )
+        self.restored[False].notes[OURS] = (
+            "`recover files`, and where models are lost too `recover models` after it; each "
+            "command finds the damage, stops and starts its services, and ends with 18 checks, "
+            f"which the others do not do. {UNTIL_WHOLE}: from the command's start until every "
+            "file is there and was compared with its SHA-256, by the command's own record."
+        )
 
     @property
     def comparisons(self) -> tuple[Comparison, ...]:
