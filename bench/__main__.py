@@ -10,14 +10,23 @@ from pathlib import Path
 from bench import results
 from bench.database_work import compare_database
 from bench.files_work import compare_files
+from bench.flows_work import measure_memory, measure_overhead
+from bench.growth import measure_growth
 from bench.parts import Asked, Part
+from bench.press_to_first_step import measure_trigger
 from bench.server_work import compare_servers
+from bench.throughput import measure_throughput
 from bench.world import Scale, World
 
 PARTS = (
     Part("database", "Database", compare_database),
     Part("files", "Files and models", compare_files),
     Part("server", "The whole server lost", compare_servers),
+    Part("overhead", "Outside the steps' own work", measure_overhead),
+    Part("trigger", "From the trigger to the first step", alone=measure_trigger),
+    Part("throughput", "The database during a backup", measure_throughput),
+    Part("memory", "Memory of every step", measure_memory),
+    Part("growth", "Growth with the size", alone=measure_growth),
 )
 
 
@@ -54,8 +63,8 @@ def main() -> None:
 def _section(part: Part, asked: Asked) -> Iterator[str]:
     yield f"{results.machine()}. {asked.rounds} rounds: {asked.scale.in_words()}."
     yield ""
-    if part.own_worlds:
-        yield from part.own_worlds(asked)
+    if part.alone:
+        yield from part.alone(asked)
         return
     Path(".lifeboat").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="bench-", dir=".lifeboat") as directory:

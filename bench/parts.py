@@ -22,13 +22,13 @@ class Asked:
 
 @dataclass(frozen=True)
 class Part:
-    """One section of the results. `run` works on a platform of its own, which is made for it."""
+    """One section of the results. `run` is given a platform that was made for it alone."""
 
     name: str
     title: str
-    run: Callable[[World, Asked], Iterator[str]]
-    # Rather the maker of its own worlds: it is given none.
-    own_worlds: Callable[[Asked], Iterator[str]] | None = None
+    run: Callable[[World, Asked], Iterator[str]] | None = None
+    # Instead, of a part that makes what it works on by itself.
+    alone: Callable[[Asked], Iterator[str]] | None = None
 
 
 class _Known:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import httpx
 
+from bench.parts import Asked
 from staging.orchestrator import Orchestrator
 
 PATIENCE_SECONDS = 120
@@ -95,8 +96,8 @@ def press(http: httpx.Client, deployment: str, file: Path) -> float:
     return float(said) - pressed
 
 
-def main() -> None:
-    presses = int(sys.argv[1]) if len(sys.argv) > 1 else 10
+def measure(presses: int) -> dict[str, list[float]]:
+    """Seconds of each press, by the worker's command."""
     directory = Path(tempfile.mkdtemp(prefix="press-"))
     server = Orchestrator(directory / "prefect", platform="bench", environment={})
     server.create()
@@ -117,9 +118,27 @@ def main() -> None:
                     seconds = press(http, deployment, directory / f"{pools[command]}-{turn}")
                     if turn:  # the first one compiles
                         taken[command].append(seconds)
-                        print(f"{command:15} {seconds:5.2f} s", flush=True)
+                        print(f"{command:15} {seconds:5.2f} s", file=sys.stderr, flush=True)
+        return taken
     finally:
         server.destroy()
+
+
+def measure_trigger(asked: Asked) -> Iterator[str]:
+    """The section of the benchmark: twice as many presses as rounds of everything else."""
+    taken = measure(2 * asked.rounds)
+    yield "From pressing Run until the first step of a flow runs, on a Prefect server with"
+    yield "PostgreSQL; both workers wait at the same time, and are pressed in turn."
+    yield ""
+    yield "| worker | median s | from | to |"
+    yield "|---|---:|---:|---:|"
+    for command, seconds in taken.items():
+        middle = statistics.median(seconds)
+        yield f"| {command} | {middle:.2f} | {min(seconds):.2f} | {max(seconds):.2f} |"
+
+
+def main() -> None:
+    taken = measure(int(sys.argv[1]) if len(sys.argv) > 1 else 10)
     for command, seconds in taken.items():
         middle = statistics.median(seconds)
         print(f"{command:15} median {middle:.2f} s, {min(seconds):.2f} to {max(seconds):.2f} s")
