@@ -18,7 +18,7 @@ help:
 	@echo 'make down       end what make up started'
 	@echo 'make image      Lifeboat'"'"'s own image for docker-compose.yml (docs/containers.md)'
 	@echo 'make test       set up, then run all tests'
-	@echo 'make bench      Lifeboat beside pgBackRest, barman and dumps: bench/RESULTS.md'
+	@echo 'make bench      Lifeboat beside what people would use instead: bench/RESULTS.md'
 	@echo 'make test-unit  only those that need no other program'
 	@echo 'make lint       style, and who may import whom'
 	@echo 'make setup      .venv from requirements.lock, and restic; in no time when it is there'

@@ -54,7 +54,7 @@ def flows(world: World) -> tuple[Flow, ...]:
 
 
 def _lose_server(world: World, number: int) -> None:
-    ours.run(world, "wal ship")
+    ours.run(world, "wal ship", alone=False)
     world.lose_server()
 
 

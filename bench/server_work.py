@@ -54,7 +54,7 @@ class ServerWork:
         everything_backed_up(self.world)
         self.world.write_wal(self.world.scale.wal_mb)
         self._archiving.wait()
-        ours.run(self.world, "wal ship")
+        ours.run(self.world, "wal ship", alone=False)
         # What a rival recovers is lost again: its WAL must not get among that of the others.
         self._archiving.off()
         for name in turned(list(self.rivals), number):

@@ -11,6 +11,7 @@ import random
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import psycopg
@@ -173,9 +174,14 @@ class World(Site):
         query = "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint"
         return connection.execute(query).fetchone()[0]
 
+    @cached_property
+    def _known(self) -> Mapping[str, str]:
+        """The secrets as they were at first: an operator still has them when the server is lost."""
+        return self.secrets()
+
     def environment_of_commands(self) -> Mapping[str, str]:
         """What an operator has in the shell: the secrets, and where everything is."""
-        known = self.secrets()
+        known = self._known
         return {
             **self.environment(),
             "LIFEBOAT_CONFIG": str(self.settings_path),
