@@ -32,6 +32,8 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from lifeboat.settings.alarms import Alarms, Channel
+from lifeboat.settings.model import Watch
 from staging import processes
 from staging.orchestrator import Orchestrator
 from tasks.prefect_server.deployment import DECLARATION
@@ -96,14 +98,32 @@ def flow_of_sleeps() -> Any:
     return sleeps
 
 
+def platform_settings(platform: str, address: str) -> Any:
+    """What `lifeboat deploy` reads of a platform's lifeboat.yaml, with one channel for alarms."""
+    return SimpleNamespace(
+        platform=platform,
+        file=Path(f"/srv/{platform}/lifeboat.yaml"),
+        alarms=Alarms(channels=(Channel(name="hook", url=address),)),
+        watch=Watch(),
+        fill=str,
+    )
+
+
 class Worker:
     """One platform's worker at one pool, as a coroutine."""
 
     def __init__(self, client: Any, pool: str, platform: str, names: dict[Any, str]) -> None:
         self._client, self._pool, self._platform = client, pool, platform
         self._names = names
-        self._sleeps = flow_of_sleeps()
+        self._sleeps = self.make_flow()
         self._running: dict[Any, asyncio.Task] = {}
+
+    def make_flow(self) -> Any:
+        return flow_of_sleeps()
+
+    def parameters(self, name: str) -> dict[str, Any]:
+        """What the flow is given in place of the procedure of this name."""
+        return {"seconds": SECONDS.get(name, 2.0)}
 
     async def work(self, until: float) -> None:
         from prefect.exceptions import PrefectHTTPStatusError
@@ -151,7 +171,7 @@ class Worker:
         await run_flow(
             self._sleeps,
             flow_run=run,
-            parameters={"seconds": SECONDS.get(name, 2.0)},
+            parameters=self.parameters(name),
             return_type="state",
         )
 
@@ -292,15 +312,14 @@ def run(made: Orchestrator, platforms: list[str], minutes: int, directory: Path)
             PREFECT_API_AUTH_STRING: to["PREFECT_API_AUTH_STRING"],
         }
     ):
-        # To apply one platform takes about a second.
-        ahead = timedelta(seconds=60 + 2.0 * len(platforms))
+        # To apply one platform, with its automations, takes three seconds, on a busy machine more.
+        ahead = timedelta(seconds=60 + 8.0 * len(platforms))
         first = (datetime.now(timezone.utc) + ahead).replace(second=0, microsecond=0)
         file = directory / "prefect.yaml"
         file.write_text(compressed(DECLARATION.read_text(), first, minutes))
         begun = time.monotonic()
         for name in platforms:
-            known = SimpleNamespace(platform=name, file=Path(f"/srv/{name}/lifeboat.yaml"))
-            deployment.apply(known, file)
+            deployment.apply(platform_settings(name, "json://127.0.0.1:9/hook"), file)
         print(
             f"applied {len(platforms)} platforms in {time.monotonic() - begun:.0f} s; "
             f"measuring {minutes} minutes from {first:%H:%M:%S}",

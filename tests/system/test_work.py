@@ -57,27 +57,29 @@ def ui(prefect_server: Orchestrator) -> prefect_ui.Ui:
 @pytest.fixture(scope="module")
 def press(ui: prefect_ui.Ui) -> Callable[..., str]:
     """Declares a pool where there is none, and starts a run there; gives the run's id."""
-    deployments: dict[str, str] = {}
+    deployments: dict[tuple[str, str], str] = {}
 
-    def declare(pool: str) -> str:
-        ui.post("/work_pools/", name=pool, type="process")
+    def declare(pool: str, queue: str) -> str:
+        if pool not in {known for known, _ in deployments}:
+            ui.post("/work_pools/", name=pool, type="process")
         made = ui.post(
             "/deployments/",
-            name=pool,
+            name=f"{pool}-of-{queue}",
             flow_id=ui.post("/flows/", name="linger")["id"],
             entrypoint="tests.system.lingering.linger",
             work_pool_name=pool,
-            work_queue_name=QUEUE,
+            work_queue_name=queue,
             job_variables={"stream_output": False, "env": {"TOLD_BY_THE_POOL": pool}},
         )
         return made["id"]
 
-    def start(pool: str, directory: Path, **parameters: Any) -> str:
-        if pool not in deployments:
-            deployments[pool] = declare(pool)
+    def start(pool: str, directory: Path, *, queue: str = QUEUE, **parameters: Any) -> str:
+        to = pool, queue
+        if to not in deployments:
+            deployments[to] = declare(pool, queue)
         told = {"directory": str(directory), **parameters}
         body = {"parameters": told, "state": {"type": "SCHEDULED"}}
-        return ui.post(f"/deployments/{deployments[pool]}/create_flow_run", **body)["id"]
+        return ui.post(f"/deployments/{deployments[to]}/create_flow_run", **body)["id"]
 
     return start
 
@@ -98,6 +100,7 @@ def test_two_pools_each_run_in_a_process_of_its_own(ui, press, prefect_server, t
         working(prefect_server, "warm-one", tmp_path) as one,
         working(prefect_server, "warm-two", tmp_path) as two,
     ):
+        anothers = press("warm-one", runs, queue="another-platform")
         started = [press(pool, runs) for pool in ("warm-one", "warm-two", "warm-one", "warm-one")]
         for run in started:
             ui.until_it_ends_as(run, "Completed")
@@ -106,6 +109,7 @@ def test_two_pools_each_run_in_a_process_of_its_own(ui, press, prefect_server, t
         parents = {(pool, int(parent)) for _, parent, pool in began}
         assert parents == {("warm-one", one.pid), ("warm-two", two.pid)}
         assert "lingering" in ui.log(started[0]), "what a run logs is in the UI"
+        assert ui.run(anothers)["state"]["type"] == "SCHEDULED", "the host of another platform's"
 
 
 def test_a_killed_run_is_crashed_and_the_next_one_runs(ui, press, prefect_server, tmp_path) -> None:
