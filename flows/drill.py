@@ -15,7 +15,9 @@ from lifeboat.core.drill import DrillReport, ScenarioResult
 from lifeboat.core.points import Asset, Facts
 from lifeboat.core.timeline import RunRecord
 from tasks import drill as drill_steps
+from tasks import drill_outage
 from tasks.drill import Stage, Trial
+from tasks.drill_outage import Outage
 from tasks.orchestration import is_alone, procedure
 from tasks.record import recorded
 
@@ -40,6 +42,7 @@ def drill(request: forms.Drill = forms.Drill()) -> DrillReport:
     1. Make the staging platform, start it, back everything up.
     2. For each scenario: let users work, back up, let users work on, break it, prove that the
        verification fails now, recover, verify, and count what was lost by the users' own record.
+       With `kill` Prefect's server is killed in the middle of each recovery, which has to go on.
     3. Report, and put the result on record in the vault of the platform that it is held for.
 
     What it changes: the staging platform, which it makes anew and removes.
@@ -54,7 +57,8 @@ def drill(request: forms.Drill = forms.Drill()) -> DrillReport:
         try:
             facts = _back_up(stage, tuple(Asset))
             drill_steps.keep_backups_fresh(stage)
-            results = [_try(name, stage, request, facts) for name in request.scenarios]
+            with drill_outage.orchestrated(stage, request) as outage:
+                results = [_try(name, stage, request, facts, outage) for name in request.scenarios]
             settings = stage.settings
             report = DrillReport(
                 id=run.id,
@@ -65,7 +69,7 @@ def drill(request: forms.Drill = forms.Drill()) -> DrillReport:
                 objective_rto_seconds=settings.objectives.rto_seconds,
                 objective_rpo_seconds=settings.objectives.rpo_seconds,
                 wal=settings.database.wal,
-                orchestrator="none" if is_alone() else "prefect",
+                orchestrator="none" if is_alone() and not outage else "prefect",
                 scenarios=tuple(results),
             )
             drill_steps.write_report(report, request)
@@ -83,7 +87,11 @@ def _back_up(stage: Stage, assets: tuple[Asset, ...]) -> dict[Asset, Facts]:
 
 
 def _try(
-    name: forms.Scenario, stage: Stage, request: forms.Drill, facts: dict[Asset, Facts]
+    name: forms.Scenario,
+    stage: Stage,
+    request: forms.Drill,
+    facts: dict[Asset, Facts],
+    outage: Outage | None,
 ) -> ScenarioResult:
     trial = Trial(name=name, stage=stage, record=stage.site.outside / f"load-{name}.jsonl")
     recovery, losses = None, None
@@ -96,7 +104,10 @@ def _try(
             drill_steps.break_platform(trial, request)
             drill_steps.prove_broken(trial, facts)
             drill_steps.open_incident(trial)
-            recovery = _recover(name, stage)
+            if outage:
+                recovery = drill_outage.recover_through_outage(trial, outage)
+            else:
+                recovery = _recover(name, stage)
             drill_steps.users_work_again(trial)
         losses = drill_steps.count_losses(trial)
     result = drill_steps.result_of(trial, recovery, losses)

@@ -31,10 +31,21 @@ _ENGINE_WAS_THERE = pytest.StashKey[bool]()
 # Handed out first, or a worker would be busy with one of them long after the others are done.
 _LONGEST = (
     "test_containers",
+    "test_operators",
+    "test_120_days",
     "test_recoveries",
+    "test_drill_incidents",
     "test_wal_failures",
     "test_guide",
-    "test_120_days",
+    "test_automations",
+    "test_resume",
+    "test_drill_outage",
+    "test_image",
+    "test_orchestrator",
+    "test_damage",
+    "test_vault",
+    "test_bucket_recovery",
+    "test_sets",
 )
 
 

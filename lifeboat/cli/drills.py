@@ -48,6 +48,10 @@ def drill(
         float, typer.Option(help="How long users work before the server is lost.")
     ] = 70.0,
     seed: Annotated[int, typer.Option(help="Chooses what is damaged.")] = 0,
+    kill: Annotated[
+        Literal["nothing", "orchestrator"],
+        typer.Option(help="Kill Prefect's server too, in the middle of each recovery."),
+    ] = "nothing",
     keep: Annotated[bool, typer.Option("--keep", help="Leave the platform running.")] = False,
     record_in: Annotated[
         Path | None,
@@ -70,6 +74,8 @@ def drill(
     from lifeboat.core.forms import Drill
     from lifeboat.tools import report
 
+    if kill == "orchestrator" and not scenario:
+        scenario = ["database", "files", "models"]
     chosen = {"scenarios": scenario} if scenario else {}
     request = checked(
         Drill,
@@ -80,6 +86,7 @@ def drill(
         writes_per_second=writes_per_second,
         server_load_seconds=server_load_seconds,
         seed=seed,
+        kill=kill,
         keep=keep,
         channels=channel or [],
         record_in=str(record_in.absolute()) if record_in else "",

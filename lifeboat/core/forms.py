@@ -445,6 +445,12 @@ class Drill(Form):
         "must be back.",
     )
     seed: int = Field(default=0, ge=0, description="Chooses what is damaged.")
+    kill: Literal["nothing", "orchestrator"] = Field(
+        default="nothing",
+        title="What is killed besides",
+        description="In the middle of each recovery. orchestrator: Prefect's server, one that is "
+        "made for the drill; not with the scenario server.",
+    )
     keep: bool = Field(
         default=False,
         title="Keep the staging platform",
@@ -462,6 +468,15 @@ class Drill(Form):
         description="lifeboat.yaml of the platform for whose sake this drill is held: the result "
         "is put on record in its vault.",
     )
+
+    @model_validator(mode="after")
+    def _server_needs_no_orchestrator(self) -> Drill:
+        if self.kill == "orchestrator" and "server" in self.scenarios:
+            raise ValueError(
+                "with the server its workers are lost, and nobody is left to go on: leave the "
+                "scenario server out"
+            )
+        return self
 
 
 class FollowUpDeed(_OfPlatform):
