@@ -16,6 +16,7 @@ import runpy
 import sys
 
 from lifeboat.settings.environment import replace_environment
+from tasks.prefect_server import absence
 
 READY = b"ready\n"
 
@@ -44,6 +45,7 @@ def take(line: bytes) -> None:
 
     refresh_global_settings_context()
     setup_logging(incremental=False)
+    absence.tell_plainly()
 
 
 def main() -> None:

@@ -25,6 +25,7 @@ from prefect.runner._process_manager import ProcessHandle, create_isolated_termi
 from prefect.settings import get_current_settings
 from prefect.workers.process import ProcessJobConfiguration, ProcessWorker, ProcessWorkerResult
 
+from tasks.prefect_server import absence
 from tasks.prefect_server.warm_run import READY
 
 if TYPE_CHECKING:
@@ -255,4 +256,5 @@ class WarmWorker(ProcessWorker):
 def serve(pool: str, *, queue: str, name: str, drain_seconds: float) -> None:
     """Run the flows of one work pool on this host, until ended."""
     worker = WarmWorker(work_pool_name=pool, work_queues=[queue], name=name)
+    absence.tell_plainly()
     asyncio.run(worker.serve(drain_seconds=drain_seconds))

@@ -107,6 +107,13 @@ class Ui:
         mine = {"flow_run_id": {"any_": [run_id]}}
         return "\n".join(line["message"] for line in self.post("/logs/filter", logs=mine))
 
+    def until_logged(self, run_id: str, text: str) -> None:
+        """Wait for a line of a run: the server takes what is logged in batches."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while text not in (said := self.log(run_id)):
+            assert time.monotonic() < deadline, f"{text} is not in the log:\n{said}"
+            time.sleep(0.3)
+
     def all_that_is_kept(self, run_id: str) -> str:
         """Everything that the server holds of a run."""
         return json.dumps([self.run(run_id), self.artifacts(run_id)]) + self.log(run_id)

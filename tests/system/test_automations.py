@@ -150,9 +150,26 @@ def test_crashed_stuck_missing_and_a_dead_worker_are_told(stage: Stage, tmp_path
     settings_file.change(
         host.root / "lifeboat.yaml", {"vault.restic_program": str(hanging)}, to=slow
     )
+    failing = host.root / "failing-restic"
+    failing.write_text("#!/bin/sh\necho 'Fatal: no space left on device' >&2\nexit 1\n")
+    failing.chmod(0o755)
+    broken = host.root / "broken.yaml"
+    settings_file.change(
+        host.root / "lifeboat.yaml", {"vault.restic_program": str(failing)}, to=broken
+    )
     with prefect_ui.worker(ui.server, POOL, PLATFORM, tmp_path) as worker:
+        # What a run can tell, it tells: that it failed, and that the next one is good again.
+        bad = ui.start(forms[f"{PLATFORM}.backup-config"], config=str(broken))
+        ui.until_it_ends_as(bad, "Failed")
+        told = stage.until_told("not protected as it should be: run-backup-config")
+        assert "no space left on device" in told
         good = ui.start(forms[f"{PLATFORM}.backup-config"])
         ui.until_it_ends_as(good, "Completed")
+        stage.until_told("good again: run-backup-config")
+        # Red objectives and a drill that is too old: the watch tells both.
+        ui.until_it_ends_as(ui.start(forms[f"{PLATFORM}.watch-objectives"]), "NotGood")
+        told = stage.until_told("not protected as it should be", about=" drill-age: ")
+        assert "FAIL" in told
         dying = ui.start(forms[f"{PLATFORM}.backup-files"], config=str(slow))
         until((host.root / "hangs").exists, "a backup that hangs", ui.log(dying))
         # The worker tells it a moment after it has started it.

@@ -108,7 +108,7 @@ def test_two_pools_each_run_in_a_process_of_its_own(ui, press, prefect_server, t
         assert len({pid for pid, _, _ in began}) == 4, "a process is used once"
         parents = {(pool, int(parent)) for _, parent, pool in began}
         assert parents == {("warm-one", one.pid), ("warm-two", two.pid)}
-        assert "lingering" in ui.log(started[0]), "what a run logs is in the UI"
+        ui.until_logged(started[0], "lingering")
         assert ui.run(anothers)["state"]["type"] == "SCHEDULED", "the host of another platform's"
 
 
