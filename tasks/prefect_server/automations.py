@@ -240,7 +240,7 @@ def apply(client: SyncPrefectClient, wanted: Wanted) -> AppliedAutomations:
 def _one_of_each(client: SyncPrefectClient, platform: str) -> dict[str, Any]:
     """Ours by their names. Whoever comes last sees what was made twice, and removes the same."""
     kept: dict[str, Any] = {}
-    for automation in sorted(_all(client), key=lambda found: str(found.id)):
+    for automation in sorted(_tagged(client, platform), key=lambda found: str(found.id)):
         if not _is_ours(automation, platform):
             continue
         if automation.name in kept:
@@ -260,11 +260,15 @@ def _delete(client: SyncPrefectClient, automation: Any) -> None:
         log.info("%s is gone already.", automation.name)
 
 
-def _all(client: SyncPrefectClient) -> list[Any]:
+def _tagged(client: SyncPrefectClient, platform: str) -> list[Any]:
+    from prefect.events.filters import AutomationFilter, AutomationFilterTags
+
+    # The server chooses: with many platforms on it there are a thousand.
+    ours = AutomationFilter(tags=AutomationFilterTags(all_=[MANAGED, platform]))
     # By id: what somebody makes meanwhile moves one from a page to the next, and it comes twice.
     found: dict[UUID, Any] = {}
     offset = 0
-    while page := client.read_automations(offset=offset):
+    while page := client.read_automations(automations=ours, offset=offset):
         found |= {automation.id: automation for automation in page}
         offset += len(page)
     return list(found.values())
