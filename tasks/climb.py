@@ -269,7 +269,7 @@ def restore_from(
     If it fails before anything was replaced, nothing has changed. After that, what was put in place
     is kept aside, as the damaged directory is, so that the next rung can work.
     """
-    incoming = restore_database.bring_base(settings, point, tier)
+    incoming = restore_database.bring_base(settings, point, tier, all_wal=to_time is None)
     try:
         collected = restore_database.collect_wal(settings, incoming, to_time=to_time, prefer=tier)
         restore_database.stage_recovery(incoming, collected, to_time=to_time)

@@ -23,7 +23,7 @@ from lifeboat.settings import Settings
 from lifeboat.tools import filesystem, postgres
 from tasks import catalogue, leftovers, places, progress, services
 from tasks.database import connection
-from tasks.orchestration import step
+from tasks.orchestration import side_by_side, step
 from tasks.record import current_run
 from tasks.services import stack_of
 from tasks.wal import wal_receiver, wal_replay
@@ -93,9 +93,12 @@ def _wait_until_ready(settings: Settings, seconds: float) -> None:
 
 
 @step(Phase.FETCH)
-def bring_base(settings: Settings, point: RecoveryPoint, tier: Tier) -> Incoming:
+def bring_base(
+    settings: Settings, point: RecoveryPoint, tier: Tier, *, all_wal: bool = False
+) -> Incoming:
     """Put a verified base copy beside the data directory. The hot copy is renamed, not copied.
 
+    With `all_wal` the WAL that only the bucket has is fetched while a base comes from there.
     What could not be brought to the end is removed: the next base must not find it there.
     """
     data = settings.database.data_directory
@@ -112,7 +115,8 @@ def bring_base(settings: Settings, point: RecoveryPoint, tier: Tier) -> Incoming
     else:
         source = facts.directories["base"]
         filesystem.require_free(data.parent, source.bytes, doing=f"Restoring {point.id}")
-        try:
+
+        def fetch_base() -> None:
             places.repository(settings, point.asset, tier).restore(
                 point.copies[tier],
                 subfolder=source.path,
@@ -122,8 +126,15 @@ def bring_base(settings: Settings, point: RecoveryPoint, tier: Tier) -> Incoming
                 on_progress=progress.of_restic(f"database from {tier}"),
             )
             postgres.verify_backup(incoming, settings.database.bin_directory)
+
+        work = {"base": fetch_base}
+        if all_wal and tier is Tier.S3:
+            work["wal"] = lambda: wal_replay.fetch_ahead(settings, facts, base=incoming)
+        try:
+            side_by_side(work)
         except BaseException:
             shutil.rmtree(incoming, ignore_errors=True)
+            wal_replay.forget_ahead(incoming)
             raise
         filesystem.sync_tree(incoming)
     # Where a cluster lies its owner is right; what the backup says holds where there is none.

@@ -126,7 +126,11 @@ class _Download:
             path = self._scratch / name
             if not path.exists():
                 key = self._remote[name].key
-                path.write_bytes(seal.unseal(store.get(key), identity, doing=f"Opening {key}"))
+                # Whole or not at all: what was fetched ahead is taken for whole.
+                unfinished = path.with_name(f"{name}{places.UNFINISHED}")
+                opened = seal.unseal(store.get(key), identity, doing=f"Opening {key}")
+                unfinished.write_bytes(opened)
+                unfinished.rename(path)
             return name, path
 
         with ThreadPoolExecutor(max_workers=_PARALLEL) as pool:
@@ -162,7 +166,7 @@ def collect(
     if told is None:
         raise PermanentError(f"Reading {facts.point}: it holds no database.")
     sources = _look(settings, told, base, prefer, bucket_alone)
-    scratch = base.with_name(f"{base.name}.wal")
+    scratch = _scratch_of(base)
     scratch.mkdir(parents=True, exist_ok=True)
     try:
         tiers = (Tier.S3,) if bucket_alone else (Tier.S3, Tier.LOCAL)
@@ -171,6 +175,37 @@ def collect(
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
+
+
+def fetch_ahead(settings: Settings, facts: Facts, *, base: Path) -> None:
+    """Fetch from the bucket what `collect` will ask for, while the base copy is on its way.
+
+    From where the base begins, as after a base from the bucket its copy of a segment comes first.
+    It decides nothing, and what it could not get is asked for again.
+    """
+    told = facts.database
+    if told is None:
+        return
+    try:
+        remote = _remote_objects(settings, told.system_identifier, needed=False)
+        size = told.wal_segment_bytes
+        first = log_positions.parse_lsn(told.start_lsn) // size
+        wanted = [s.name(size) for s in whole_segments(remote, size) if s.number >= first]
+        scratch = _scratch_of(base)
+        scratch.mkdir(parents=True, exist_ok=True)
+        download = _Download(settings, remote, scratch, key_from=(Tier.S3, Tier.LOCAL))
+        download.fetch(wanted)
+    except RecoveryError as error:
+        log.warning("WAL could not be fetched beside the base copy: %s", error)
+
+
+def forget_ahead(base: Path) -> None:
+    """Remove what was fetched for a base that did not come."""
+    shutil.rmtree(_scratch_of(base), ignore_errors=True)
+
+
+def _scratch_of(base: Path) -> Path:
+    return base.with_name(f"{base.name}.wal")
 
 
 def discard(collected: CollectedWal) -> None:
