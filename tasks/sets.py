@@ -97,10 +97,10 @@ def ship_up_to(settings: Settings, moment: Moment) -> str:
     deadline = time.monotonic() + _RECEIVER_SECONDS
     problem = ""
     try:
-        while (flushed := _received(server)) < wanted:
+        while (received := _received(server)) < wanted:
             if time.monotonic() > deadline:
                 raise PreconditionError(
-                    f"Waiting for the WAL receiver: it has {format_lsn(flushed)}, not "
+                    f"Waiting for the WAL receiver: it has {format_lsn(received)}, not "
                     f"{moment.lsn} yet, after {_RECEIVER_SECONDS:g} s.",
                     hint="Does `lifeboat wal receive` run? `lifeboat check` tells.",
                 )
@@ -114,8 +114,12 @@ def ship_up_to(settings: Settings, moment: Moment) -> str:
 
 
 def _received(server: postgres.Connection) -> int:
+    """Up to where the receiver's files can be read and shipped.
+
+    Not what it has synced to its disk: one that is not synchronous syncs whole segments only.
+    """
     receiver = postgres.receiver_of(server, SLOT)
-    return receiver.flushed_lsn or 0 if receiver else 0
+    return receiver.written_lsn or 0 if receiver else 0
 
 
 @step(retries=1)

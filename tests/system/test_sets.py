@@ -17,8 +17,8 @@ from lifeboat.settings import Settings, load_settings
 from lifeboat.tools import postgres
 from staging import faults
 from staging.site import Site
-from tasks import catalogue, marks, places, vault
-from tasks.database import connection
+from tasks import catalogue, marks, places, sets, vault
+from tasks.database import SLOT, connection
 from tests.system import settings_file
 from tests.system.test_recoveries import PLATFORM, Shell, rows
 
@@ -82,6 +82,22 @@ def test_a_set_holds_what_its_rows_refer_to(shell: Shell, settings: Settings) ->
     moment = postgres.name_moment(server, "x", ["SELECT 7"], timeout_seconds=9)
     assert (moment.is_named, moment.rows) == (False, ([(7,)],))
     assert parse_lsn(moment.lsn) > parse_lsn(told["facts"]["set_lsn"])
+
+
+def test_the_moment_of_a_set_reaches_s3_although_the_receiver_syncs_whole_segments_only(
+    shell: Shell, settings: Settings
+) -> None:
+    settings_file.change(shell.site.settings_path, {"database.wal": "asynchronous"})
+    shell.site.stack.restart(["wal-receiver"])
+    try:
+        asynchronous = load_settings(shell.site.settings_path)
+        moment = sets.name_moment(asynchronous, sets.new_set_id())
+        assert sets.ship_up_to(asynchronous, moment) == ""
+        receiver = postgres.receiver_of(connection(asynchronous), SLOT)
+        assert receiver and not receiver.synchronous
+    finally:
+        settings_file.change(shell.site.settings_path, {"database.wal": "synchronous"})
+        shell.site.stack.restart(["wal-receiver"])
 
 
 def test_a_row_without_its_file_is_named_after_everything_was_stored(

@@ -21,7 +21,7 @@ MB = 1 << 20
 def receiver(
     written: int | None = 100, *, behind: int = 0, replied_at: float | None = 1.0, **more
 ) -> postgres.Receiver:
-    told = {"state": "streaming", "synchronous": False, "flushed_lsn": None, "lag_seconds": 0.0}
+    told = {"state": "streaming", "synchronous": False, "lag_seconds": 0.0}
     return postgres.Receiver(
         **{**told, **more}, written_lsn=written, lag_bytes=behind, replied_at=replied_at
     )

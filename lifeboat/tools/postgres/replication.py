@@ -28,7 +28,6 @@ class Receiver:
     state: str  # startup, catchup, streaming, ...
     synchronous: bool
     written_lsn: int | None  # what it has told to have written; told every 2 s, if not synchronous
-    flushed_lsn: int | None
     lag_bytes: int  # how much more the server has flushed than it has told to have written
     lag_seconds: float  # between the server's flushing something and hearing that it is written
     replied_at: float | None  # by the receiver's clock, seconds since the epoch
@@ -154,7 +153,7 @@ def receiver_of(server: Connection, name: str) -> Receiver | None:
     """The receiver that is connected under an application name; None if none is."""
     found = query(
         server,
-        "SELECT state, sync_state IN ('sync', 'quorum'), write_lsn::text, flush_lsn::text,"
+        "SELECT state, sync_state IN ('sync', 'quorum'), write_lsn::text,"
         " CASE WHEN pg_is_in_recovery() THEN 0"
         " ELSE coalesce(pg_wal_lsn_diff(pg_current_wal_flush_lsn(), write_lsn), 0) END::bigint,"
         " coalesce(extract(epoch FROM write_lag), 0)::float, extract(epoch FROM reply_time)::float"
@@ -164,12 +163,11 @@ def receiver_of(server: Connection, name: str) -> Receiver | None:
     )
     if not found:
         return None
-    state, synchronous, written, flushed, lag, lag_seconds, replied_at = found[0]
+    state, synchronous, written, lag, lag_seconds, replied_at = found[0]
     return Receiver(
         state=state or "startup",
         synchronous=bool(synchronous),
         written_lsn=parse_lsn(written) if written else None,
-        flushed_lsn=parse_lsn(flushed) if flushed else None,
         lag_bytes=max(0, lag),
         lag_seconds=lag_seconds,
         replied_at=replied_at,
