@@ -31,7 +31,7 @@ class Comparison:
         except Failed as failure:
             self.failures[name] = str(failure)
             self.samples.pop(name, None)
-            print(f"{self.title} | {name}: {failure}", file=sys.stderr, flush=True)
+            print(f"{self.title} | {name}: {str(failure)[-400:]}", file=sys.stderr, flush=True)
 
     def medians(self) -> Mapping[str, Sample]:
         return {name: median(samples) for name, samples in self.samples.items() if samples}

@@ -16,6 +16,8 @@ from bench.world import World
 _CLONE = 'git clone -q --branch production "$ORIGIN" "$SERVER/app"\n'
 _PLACES = 'mkdir -p "$SERVER"/{run,logs,config,backups} "$SERVER"/data/{redis,files,models}\n'
 _CONFIGURATION = "lifeboat.yaml .env.production config"
+# S3 keeps no modes, and Lifeboat's checks read no secrets that everybody can read.
+_PRIVATE = 'chmod 600 "$SERVER/.env.production"\n'
 # With nobody who receives WAL no commit would ever end.
 _WITHOUT_RECEIVER = (
     'echo "synchronous_standby_names = \'\'" >>"$SERVER/data/postgres/postgresql.auto.conf"\n'
@@ -70,7 +72,7 @@ class ThePlan:
         return (
             f"{_PLACES}{_CLONE}"
             'rclone copy "peers:$BUCKET/plan/configs" "$SERVER/config/saved"\n'
-            f'cd "$SERVER/config/saved"\ncp -a {_CONFIGURATION} "$SERVER/"\n'
+            f'cd "$SERVER/config/saved"\ncp -a {_CONFIGURATION} "$SERVER/"\n{_PRIVATE}'
             'export TARGET="$SERVER/data/postgres"\ninitialise\n'
             'cp -f *.conf "$TARGET/"\n: >"$TARGET/postgresql.auto.conf"\n'
             '"$PYTHON" -m bench.start_services postgres\n'
@@ -207,11 +209,12 @@ class Floor:
             'data="$SERVER/data/postgres"\nmkdir -m 700 "$data"\n'
             'rclone copy --transfers 8 "peers:$BUCKET/floor" "$SERVER" & files=$!\n'
             'rclone copy --transfers 4 "peers:$BUCKET/floor-wal" "$SERVER/run/wal" & wal=$!\n'
-            'rclone cat "peers:$BUCKET/floor-base/base.tar" | tar -C "$data" -xf -\n'
+            'rclone cat "peers:$BUCKET/floor-base/base.tar" | '
+            'tar --no-same-owner -C "$data" -xf -\n'
             'wait "$wal"\nmv "$SERVER"/run/wal/* "$data/pg_wal/"\n'
             'touch "$data/recovery.signal"\n'
             'echo "restore_command = \'false\'" >>"$data/postgresql.auto.conf"\n'
-            f'{_WITHOUT_RECEIVER}wait "$files"'
+            f'{_WITHOUT_RECEIVER}wait "$files"\n{_PRIVATE}'
         )
 
 

@@ -18,7 +18,7 @@ from lifeboat.tools import postgres
 from staging import faults
 from staging.site import Site
 from tasks import catalogue, marks, places, sets, vault
-from tasks.database import SLOT, connection
+from tasks.database import connection
 from tests.system import settings_file
 from tests.system.test_recoveries import PLATFORM, Shell, rows
 
@@ -93,8 +93,6 @@ def test_the_moment_of_a_set_reaches_s3_although_the_receiver_syncs_whole_segmen
         asynchronous = load_settings(shell.site.settings_path)
         moment = sets.name_moment(asynchronous, sets.new_set_id())
         assert sets.ship_up_to(asynchronous, moment) == ""
-        receiver = postgres.receiver_of(connection(asynchronous), SLOT)
-        assert receiver and not receiver.synchronous
     finally:
         settings_file.change(shell.site.settings_path, {"database.wal": "synchronous"})
         shell.site.stack.restart(["wal-receiver"])

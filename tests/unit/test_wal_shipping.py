@@ -102,7 +102,7 @@ class FakeDatabase:
         if self.written is None:
             return None
         written = parse_lsn(self.written)
-        return postgres.Receiver("streaming", False, written, None, 0, 0.0, 0.0)
+        return postgres.Receiver("streaming", False, written, 0, 0.0, 0.0)
 
 
 def segment(number: int, timeline: int = 1) -> str:
