@@ -30,7 +30,7 @@ def recover_bucket(request: RecoverBucket = RecoverBucket()) -> RunRecord | Reco
         choice = bucket_recovery.choose(place, by_key, request)
         plan = bucket_recovery.plan_for(place, by_key, choice)
         if request.dry_run:
-            return recovery.end_dry_run(run, plan)
+            return recovery.end_dry_run(run, plan, place.settings)
         approval.approve(plan, request, place.settings)
 
         bucket_recovery.bring_back(place, choice)

@@ -18,7 +18,7 @@ from lifeboat.core.plan import RecoveryPlan
 from lifeboat.core.points import Asset, Facts, RecoveryPoint, Tier, choose_point, passed_over
 from lifeboat.core.timeline import Outcome, Phase, RungAttempt
 from lifeboat.settings import Settings
-from tasks import catalogue, clock, forecast, restore_database, services
+from tasks import catalogue, clock, data_loss, forecast, restore_database, services
 from tasks.orchestration import step
 from tasks.record import current_run
 from tasks.wal import wal_continuity
@@ -223,6 +223,7 @@ def climb(
             facts = None
             if choice.rung is Rung.RESTART:
                 restore_database.restart_database(settings)
+                data_loss.note(Asset.DATABASE, None, "it was started again with its own data")
             else:
                 if to_time is None:
                     stop()
@@ -284,4 +285,5 @@ def restore_from(
         restore_database.take_away(settings, incoming)
         raise
     current_run().uses_points(point.id)
+    data_loss.note_database(settings, incoming.facts, collected, to_time=to_time)
     return incoming.facts

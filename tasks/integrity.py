@@ -17,7 +17,7 @@ from lifeboat.core.references import Referred
 from lifeboat.core.timeline import Phase
 from lifeboat.settings import Settings
 from lifeboat.tools import filesystem, postgres
-from tasks import older_versions, places
+from tasks import data_loss, older_versions, places
 from tasks.database import connection
 from tasks.orchestration import step
 from tasks.record import current_run
@@ -114,13 +114,23 @@ def verify_integrity(settings: Settings, *, read_before: Reading = Reading()) ->
     can't come back from anywhere: it is recorded as a known loss, by name, so that it is told to
     people and not mistaken for new damage. Raises VerificationFailed if a store did not answer.
     """
-    referred = [i for i in referred_files(settings) if i.path not in read_before.whole]
+    everything = referred_files(settings)
+    referred = [i for i in everything if i.path not in read_before.whole]
     bad = set(_read(settings, referred).bad)
     if not bad:
+        if everything:
+            _note_whole()
         return
     roots = list(directories_of(settings, Asset.FILES).values())
     lost = older_versions.bring_back(settings, [i for i in referred if i.path in bad], roots)
     remember_losses(settings, (item.path for item in lost))
+    if not lost:
+        _note_whole()
+
+
+def _note_whole() -> None:
+    told = "every file that the database refers to has its SHA-256"
+    data_loss.note(Asset.FILES, None, told)
 
 
 @step(Phase.VERIFY)

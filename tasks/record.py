@@ -90,17 +90,17 @@ class Run:
             act(self, name.replace("-", " "))
 
     def step_ended(self, step: StepRecord) -> None:
-        self._add(steps=(*self._record.steps, step))
+        self._add_to("steps", step)
         self._write("step-ended", **step.model_dump(mode="json"))
 
     def rung(self, attempt: RungAttempt) -> None:
-        self._add(rungs=(*self._record.rungs, attempt))
+        self._add_to("rungs", attempt)
         self._write("rung", **attempt.model_dump(mode="json"))
 
     def moved_aside(self, what: str, where: Path) -> None:
         log.warning("Moved aside, not removed: %s is now %s", what, where)
         moved = MovedAside(what=what, where=str(where))
-        self._add(moved_aside=(*self._record.moved_aside, moved))
+        self._add_to("moved_aside", moved)
         self._write("moved-aside", **moved.model_dump(mode="json"))
 
     def about_to(self, act: str, **details: str) -> None:
@@ -112,17 +112,22 @@ class Run:
         self._write(event, **details)
 
     def uses_points(self, *ids: str) -> None:
-        self._add(points=tuple(dict.fromkeys((*self._record.points, *ids))))
+        with self._guard:
+            points = tuple(dict.fromkeys((*self._record.points, *ids)))
+            self._record = self._record.model_copy(update={"points": points})
         self._write("uses-points", points=ids)
 
     def fact(self, **facts: str | int | float | bool) -> None:
         """Keep a figure or a circumstance that the report should show."""
-        self._add(facts={**self._record.facts, **facts})
+        with self._guard:
+            known = {**self._record.facts, **facts}
+            self._record = self._record.model_copy(update={"facts": known})
         self._write("fact", **facts)
 
     def verdict(self, verdict: Verdict) -> None:
         self._add(verdict=verdict)
-        self._write("verdict", passed=verdict.passed, total=verdict.total)
+        checks = [check.model_dump(mode="json") for check in verdict.checks]
+        self._write("verdict", passed=verdict.passed, total=verdict.total, checks=checks)
 
     def keep(self, name: str, text: str) -> None:
         """Leave a document beside the journal."""
@@ -160,6 +165,12 @@ class Run:
             filesystem.atomic_write(self.directory / RECORD_NAME, text)
         for act in self._when_finished:
             act(self)
+
+    def _add_to(self, field: str, thing: object) -> None:
+        # What is there is read within the guard: restores side by side must not lose each other's.
+        with self._guard:
+            longer = (*getattr(self._record, field), thing)
+            self._record = self._record.model_copy(update={field: longer})
 
     def _add(self, **changes: object) -> None:
         with self._guard:

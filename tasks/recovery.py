@@ -28,7 +28,7 @@ from tasks import (
 )
 from tasks.journals import Fate, Journal
 from tasks.orchestration import is_alone, step
-from tasks.people import communication, followups, incident_log, incident_report, status_page
+from tasks.people import followups, incident_log, incident_report, previews, status_page
 from tasks.record import Run, current_run, recorded
 
 log = logging.getLogger("lifeboat")
@@ -140,7 +140,7 @@ def end_dry_run(run: Run, plan: RecoveryPlan, settings: Settings | None = None) 
     run.fact(dry_run=True)
     artifacts.show_plan(plan)
     log.info("The plan (a dry run: nothing is touched):\n%s", plan.in_words())
-    if settings and (told := communication.preview_of_plan(settings, plan)):
+    if settings and (told := previews.preview_of_plan(settings, plan)):
         log.info("What people would be told:\n%s", told)
     return plan
 

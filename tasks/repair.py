@@ -26,7 +26,7 @@ from lifeboat.core.points import (
 from lifeboat.core.timeline import Phase
 from lifeboat.settings import Settings
 from lifeboat.tools import filesystem
-from tasks import catalogue, clock, forecast, places, progress
+from tasks import catalogue, clock, data_loss, forecast, places, progress
 from tasks.orchestration import side_by_side, step
 from tasks.record import current_run
 from tasks.trees import directories_of
@@ -49,6 +49,7 @@ class Source(BaseModel):
     facts: Facts
     passed_over: tuple[RecoveryPoint, ...] = ()  # suspicious ones that are newer
     older: tuple[RecoveryPoint, ...] = ()  # newest first
+    asked_for: bool = False  # by its name or by a date
 
     @property
     def snapshot(self) -> str:
@@ -116,6 +117,7 @@ def choose_source(
         facts=catalogue.read_facts(settings, point, tier),
         passed_over=() if named else passed_over(points, point, not_after=not_after),
         older=tuple(p for p in points if p.taken_at < point.taken_at),
+        asked_for=bool(named or not_after),
     )
 
 
@@ -304,6 +306,7 @@ def rewrite_damaged(settings: Settings, source: Source, damages: tuple[Damage, .
     run = current_run()
     run.uses_points(source.point.id)
     run.fact(files_rewritten=len(rewritten))
+    data_loss.note_tree(settings, source.point, chosen=source.asked_for)
     run.keep("damage.json", json.dumps([d.model_dump() for d in damages], indent=1))
 
 
@@ -342,3 +345,4 @@ def restore_directories(settings: Settings, source: Source) -> None:
             for name, path in directories_of(settings, source.point.asset).items()
         }
     )
+    data_loss.note_tree(settings, source.point, chosen=source.asked_for)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lifeboat.cli.common import ConfigOption, JsonOption, app, checked, choose_orchestrator
+from lifeboat.cli.common import ConfigOption, Exit, JsonOption, app, checked, choose_orchestrator
 
 incident = typer.Typer(no_args_is_help=True, help="What happened, and who was told.")
 app.add_typer(incident, name="incident")
@@ -158,7 +158,7 @@ def preview(
     settings = _alone(config)
     from lifeboat.core.incident import Incident
     from tasks import clock
-    from tasks.people import communication
+    from tasks.people import previews
 
     example = checked(
         Incident,
@@ -170,11 +170,53 @@ def preview(
         commander=next((p.name for p in settings.people.incident_commander), ""),
         opened_at=clock.now(),
     )
-    found = communication.preview(settings, example)
+    found = previews.preview(settings, example)
     for message in found:
-        typer.echo(communication.in_words(message) + "\n")
+        typer.echo(previews.in_words(message) + "\n")
     if not found:
         typer.echo("Nobody would be told: lifeboat.yaml names nobody; see docs/incidents.md.")
+
+
+@incident.command()
+def test(
+    customers_too: Annotated[
+        bool, typer.Option("--customers-too", help="By the ways to customers and the public too.")
+    ] = False,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Send a message, marked as a test, by every channel of every person. Exit 4 unless all took.
+
+    Taken is not read: each says with `lifeboat incident received NAME` that it came.
+    """
+    _communication_test(config, as_json, customers_too=customers_too)
+
+
+@incident.command()
+def received(
+    name: Annotated[str, typer.Argument(help="Your name, as lifeboat.yaml has it.")],
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say that the newest test message has reached you."""
+    _communication_test(config, as_json, received=name)
+
+
+def _communication_test(config, as_json: bool, **values) -> None:
+    settings = _alone(config)
+    from flows.test_communication import test_communication
+    from lifeboat.core.forms import CommunicationTest
+
+    found = test_communication(checked(CommunicationTest, config=str(settings.file), **values))
+    if as_json:
+        typer.echo(found.model_dump_json(indent=2))
+    else:
+        for way, result in found.channels.items():
+            typer.echo(f"{way}: {result}")
+        typer.echo(f"It reached: {', '.join(found.acknowledged) or 'nobody has said so yet'}")
+        typer.echo(f"Not answered: {', '.join(found.silent) or 'nobody is missing'}")
+    if "received" not in values and any(told != "taken" for told in found.channels.values()):
+        raise typer.Exit(Exit.NOT_GOOD)
 
 
 @incident.command()

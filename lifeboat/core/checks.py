@@ -18,6 +18,8 @@ class Status(StrEnum):
     NONE = "NONE"  # the platform has nothing to look at, by `checks.without` in lifeboat.yaml
 
 
+NOT_PASSED = (Status.FAIL, Status.UNKNOWN)
+
 CHECKLIST: dict[str, tuple[str, ...]] = {
     "System health": (
         "containers-running",
@@ -100,8 +102,7 @@ class Verdict(BaseModel):
 
     @property
     def not_passed(self) -> tuple[CheckResult, ...]:
-        counts_not = (Status.PASS, Status.NONE)
-        return tuple(check for check in self.checks if check.status not in counts_not)
+        return tuple(check for check in self.checks if check.status in NOT_PASSED)
 
     def in_words(self) -> str:
         """What did not pass, in one line."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from lifeboat.core.checks import NOT_PASSED, CheckResult
 from lifeboat.core.followups import FollowUp
 from lifeboat.core.incident import Delivered, Event, EventKind, Incident
 
@@ -42,8 +45,9 @@ class IncidentReport(BaseModel):
         return tuple(e for e in self.incident.events if e.kind is not EventKind.MESSAGE)
 
     @property
-    def checks(self) -> tuple[Event, ...]:
-        return tuple(e for e in self.incident.events if e.kind is EventKind.CHECKS)
+    def checks(self) -> tuple[CheckResult, ...]:
+        """All checks of the last verification, with what each saw."""
+        return tuple(map(CheckResult.model_validate, self.incident.figures.get("checks", ())))
 
     @property
     def messages(self) -> tuple[Delivered, ...]:
@@ -51,19 +55,16 @@ class IncidentReport(BaseModel):
 
     @property
     def rto_in_words(self) -> str:
-        return _against(self.incident.figures.get("rto_seconds"), self.objective_rto_seconds)
+        return rto_in_words(self.incident.figures, self.objective_rto_seconds)
 
     @property
     def rpo_in_words(self) -> str:
-        return _against(self.incident.figures.get("rpo_seconds"), self.objective_rpo_seconds)
+        return rpo_in_words(self.incident.figures, self.objective_rpo_seconds)
 
     @property
     def checks_in_words(self) -> str:
         """How many checks passed after the last recovery."""
-        figures = self.incident.figures
-        if "checks_total" not in figures:
-            return "not on record"
-        return f"{figures.get('checks_passed', 0)} of {figures['checks_total']} passed"
+        return checks_in_words(self.incident.figures) or "not on record"
 
     @property
     def marks(self) -> tuple[Mark, ...]:
@@ -81,6 +82,38 @@ class IncidentReport(BaseModel):
             )
             for e in events
         )
+
+
+def rto_in_words(figures: Mapping[str, Any], objective: float) -> str:
+    """Say how long it took, and whether that was in time."""
+    return _against(figures.get("rto_seconds"), objective)
+
+
+def rpo_in_words(figures: Mapping[str, Any], objective: float) -> str:
+    """Say how much data time was lost: counted from outside, or else at most.
+
+    A moment that somebody asked for is no failure of the backups, so it gets no verdict.
+    """
+    if "rpo_seconds" in figures:
+        return _against(figures["rpo_seconds"], objective)
+    at_most, because = figures.get("lost_at_most_seconds"), figures.get("lost_because", "")
+    if not isinstance(at_most, int | float):
+        return _against(None, objective)
+    if figures.get("lost_as_asked"):
+        return f"{at_most:.1f} s, as was asked for ({because})"
+    told = f"at most {at_most:.1f} s" if at_most else "nothing"
+    verdict = "kept" if at_most <= objective else "NOT shown to be kept"
+    return f"{told} (objective {objective:.0f} s: {verdict}); {because}"
+
+
+def checks_in_words(figures: Mapping[str, Any]) -> str:
+    """Say how many checks passed and name those that did not; empty if none is on record."""
+    if "checks_total" not in figures:
+        return ""
+    told = f"{figures.get('checks_passed', 0)} of {figures['checks_total']} passed"
+    checks = map(CheckResult.model_validate, figures.get("checks", ()))
+    bad = [f"{c.name} {c.status} ({c.evidence})" for c in checks if c.status in NOT_PASSED]
+    return f"{told}; not: {', '.join(bad)}" if bad else told
 
 
 def _against(seconds: object, objective: float) -> str:

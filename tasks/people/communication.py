@@ -16,12 +16,11 @@ from zoneinfo import ZoneInfo
 from filelock import FileLock, Timeout
 
 from lifeboat.core import communication as core
-from lifeboat.core import incident as incident_core
+from lifeboat.core import incident_report
 from lifeboat.core.checklist import PLACEHOLDER
 from lifeboat.core.communication import Audience, Moment
 from lifeboat.core.errors import RecoveryError
 from lifeboat.core.incident import Event, EventKind, Incident
-from lifeboat.core.plan import RecoveryPlan
 from lifeboat.settings import Channel, Settings
 from lifeboat.tools import messages, notify
 from tasks import clock, many
@@ -56,46 +55,26 @@ def messages_of(settings: Settings, incident: Incident, event: Event) -> tuple[M
     found: list[Message] = []
     told = core.announced(incident.events)
     for moment, audiences in core.messages_for(event, incident, plan_announced=told):
-        found += _messages(settings, incident, event, moment, audiences)
+        found += at_moment(settings, incident, event, moment, audiences)
     return tuple(found)
 
 
-def preview(settings: Settings, incident: Incident) -> tuple[Message, ...]:
-    """Give all that would be told of an incident, from its opening to its close; send nothing."""
-    now = clock.now()
-    found: list[Message] = []
-    for moment in (Moment.OPENED, Moment.UPDATE, Moment.RECOVERED, Moment.CLOSED):
-        audiences = core.INTERNAL if moment is Moment.UPDATE else tuple(Audience)
-        event = Event(at=now, kind=EventKind.NOTE, text="(what is told then)")
-        found += _messages(settings, incident, event, moment, audiences)
-    return tuple(found)
-
-
-def in_words(message: Message) -> str:
-    """A message as it is previewed in a terminal."""
-    by = ", then ".join(channel.name for channel in message.channels) or "NO CHANNEL"
-    held = f" [held back: {message.withheld}]" if message.withheld else ""
-    text = "\n".join(f"    {line}".rstrip() for line in message.text.body.splitlines())
-    problem = f"\n    (not used: {message.text.problem})" if message.text.problem else ""
-    head = f"{message.moment}, to {message.to} ({message.audience}) by {by}{held}"
-    return f"{head}\n    {message.text.title}\n{text}{problem}"
-
-
-def _messages(
+def at_moment(
     settings: Settings,
     incident: Incident,
     event: Event,
     moment: Moment,
     audiences: Sequence[Audience],
 ) -> list[Message]:
+    """Give what is told at a moment, to whom, with what is held back."""
     how = settings.communication
-    receivers = _receivers_of(settings, incident, audiences)
+    told = _receivers_of(settings, incident, audiences)
     values = _values(settings, incident, event)
     waiting = {
         (one.audience, one.to): one.messages for one in core.held_back(incident, now=clock.now())
     }
     found = []
-    for audience, to, channels in receivers:
+    for audience, to, channels in told:
         kinds = [str(audience), "internal" if audience.is_internal else "external"]
         text = messages.render(moment, kinds, values, own=how.templates)
         if text.problem:
@@ -126,10 +105,10 @@ def _receivers_of(
     how = settings.communication
     if incident.drill and not how.drill_to_people:
         return [(a, str(a), how.drill_channels) for a in audiences if how.drill_channels]
-    return [r for audience in audiences for r in _receivers(settings, audience)]
+    return [r for audience in audiences for r in receivers(settings, audience)]
 
 
-def _receivers(
+def receivers(
     settings: Settings, audience: Audience
 ) -> list[tuple[Audience, str, tuple[Channel, ...]]]:
     """Who of an audience is told: persons, or a public place that has a way to it."""
@@ -156,7 +135,21 @@ def _values(settings: Settings, incident: Incident, event: Event) -> dict[str, A
         "expected_loss": planned.data.get("expected_loss") if planned else "",
         "expected_seconds": planned.data.get("expected_seconds") if planned else None,
         "figures": incident.figures,
+        **_figures_in_words(settings, incident),
         "phones": ", ".join(dict.fromkeys(f"{p.name} {p.phone}" for p in people)),
+    }
+
+
+def _figures_in_words(settings: Settings, incident: Incident) -> dict[str, str]:
+    """The verdict as the report says it; empty what was not measured."""
+    figures, wanted = incident.figures, settings.objectives
+    rpo = "rpo_seconds" in figures or "lost_at_most_seconds" in figures
+    return {
+        "rto": incident_report.rto_in_words(figures, wanted.rto_seconds)
+        if "rto_seconds" in figures
+        else "",
+        "rpo": incident_report.rpo_in_words(figures, wanted.rpo_seconds) if rpo else "",
+        "checks": incident_report.checks_in_words(figures),
     }
 
 
@@ -166,25 +159,6 @@ def _is_quiet(settings: Settings) -> bool:
         return False
     now = clock.now().astimezone(ZoneInfo(hours.timezone)).time()
     return core.in_quiet_hours(now, begin=hours.begin, end=hours.end)
-
-
-def preview_of_plan(settings: Settings, plan: RecoveryPlan) -> str:
-    """What people would be told of a recovery, for its dry run. Never raises."""
-    try:
-        scenario = incident_core.scenario_of(plan.procedure)
-        incident = Incident(
-            id="preview",
-            platform=plan.platform,
-            title=f"{plan.platform}: {plan.symptoms}",
-            scenario=scenario,
-            drill=settings.environment == "staging",
-            severity=incident_core.severity_of(scenario),
-            commander=next((p.name for p in settings.people.incident_commander), ""),
-            opened_at=clock.now(),
-        )
-        return "\n\n".join(map(in_words, preview(settings, incident)))
-    except Exception as error:
-        return f"What people would be told can't be shown: {error}"
 
 
 # --- telling ------------------------------------------------------------------------------------
@@ -215,28 +189,37 @@ def _send(settings: Settings, message: Message) -> _Outcome:
     outcome = _Outcome()
     alarm = message.moment not in (Moment.RECOVERED, Moment.CLOSED)
     for channel in message.channels:
-        try:
-            notify.send(
-                settings.fill(channel.url),
-                title=message.text.title,
-                body=message.text.body,
-                alarm=alarm,
-                doing=f"Telling {message.to} by {channel.name}",
-                timeout_seconds=settings.communication.timeout_seconds,
-                secrets=_secrets(settings),
-            )
-        except RecoveryError as error:
-            log.warning("%s", error)
-            outcome.not_taken[channel.name] = str(error.message)
-        except Exception as error:
-            # A defect of a service's plugin is the failure of that channel, and of nothing else.
-            log.warning("Telling %s by %s: %s", message.to, channel.name, type(error).__name__)
-            outcome.not_taken[channel.name] = type(error).__name__
-        else:
+        why = send_by(settings, channel, to=message.to, text=message.text, alarm=alarm)
+        if not why:
             outcome.channel = channel.name
             return outcome
+        outcome.not_taken[channel.name] = why
     log.error("NOT REACHED: %s (%s): %s", message.to, message.audience, message.text.title)
     return outcome
+
+
+def send_by(
+    settings: Settings, channel: Channel, *, to: str, text: messages.Text, alarm: bool
+) -> str:
+    """Send by one channel; say why it was not taken, empty if it was. Never raises."""
+    try:
+        notify.send(
+            settings.fill(channel.url),
+            title=text.title,
+            body=text.body,
+            alarm=alarm,
+            doing=f"Telling {to} by {channel.name}",
+            timeout_seconds=settings.communication.timeout_seconds,
+            secrets=_secrets(settings),
+        )
+    except RecoveryError as error:
+        log.warning("%s", error)
+        return str(error.message)
+    except Exception as error:
+        # A defect of a service's plugin is the failure of that channel, and of nothing else.
+        log.warning("Telling %s by %s: %s", to, channel.name, type(error).__name__)
+        return type(error).__name__
+    return ""
 
 
 def _secrets(settings: Settings) -> list[str]:
@@ -348,7 +331,7 @@ def escalate(settings: Settings) -> tuple[Incident, ...]:
             )
             changed = incidents.append(settings, incident.id, event)
             try:
-                wanted = _messages(settings, changed, event, Moment.ESCALATED, audiences)
+                wanted = at_moment(settings, changed, event, Moment.ESCALATED, audiences)
                 _send_and_record(settings, changed, wanted)
             except Exception as error:
                 log.error("Escalating %s: %s: %s", incident.id, type(error).__name__, error)

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from datetime import datetime, timezone
 from typing import Any
 
+from lifeboat.core import data_loss
 from lifeboat.core import incident as core
 from lifeboat.core.incident import Event, EventKind, Incident
 from lifeboat.core.timeline import Outcome, Phase, RunRecord, phase_seconds
@@ -119,8 +120,10 @@ class Companion:
             self._add(EventKind.MOVED_ASIDE, moment, told)
         elif event == "verdict":
             told = f"{details['passed']} of {details['total']} checks passed"
+            if bad := [c["name"] for c in details["checks"] if c["status"] in ("FAIL", "UNKNOWN")]:
+                told += f"; not: {', '.join(bad)}"
             figures = {"checks_passed": details["passed"], "checks_total": details["total"]}
-            self._add(EventKind.CHECKS, moment, told, **figures)
+            self._add(EventKind.CHECKS, moment, told, **figures, checks=details["checks"])
 
     def _begin(self, at: datetime) -> None:
         settings, record = self._settings, self._run.record
@@ -190,8 +193,10 @@ class Companion:
 def figures_of(record: RunRecord, incident: Incident) -> dict[str, Any]:
     """What a recovery measured. Its RTO counts from the trouble to the last passed check."""
     verified = max((s.ended_at for s in record.steps if s.name == "verify"), default=None)
-    began = (incident.began_at or incident.opened_at).timestamp()
+    began_at = incident.began_at or incident.opened_at
+    began = began_at.timestamp()
     figures: dict[str, Any] = {
+        **data_loss.figures(record.facts, began_at=began_at),
         "recovery_seconds": record.seconds,
         "phases": {str(p): s for p, s in phase_seconds(record.steps).items()},
         "points": list(record.points),

@@ -51,6 +51,7 @@ class CollectedWal(BaseModel):
     timeline: int
     must_reach_lsn: int | None  # replay that ends before this stopped short
     scratch: Path  # where downloaded segments lie
+    own_log: bool = False  # what the recovered server itself had written goes to the same end
 
 
 @dataclass(frozen=True)
@@ -292,7 +293,7 @@ def _collect(
             to_fetch.append(found)
     fetched = download.fetch(to_fetch)
     segments |= {name.removesuffix(PARTIAL): path for name, path in fetched.items()}
-    segments[newest], end = _furthest(settings, newest, sources, download, size)
+    segments[newest], end, own_log = _furthest(settings, newest, sources, download, size)
     if replay.missing and to_time:
         _require_before_hole(settings, replay, segments, to_time, size)
     return CollectedWal(
@@ -301,6 +302,7 @@ def _collect(
         timeline=replay.timeline,
         must_reach_lsn=None if to_time else end,
         scratch=scratch,
+        own_log=own_log,
     )
 
 
@@ -337,8 +339,9 @@ def _require_before_hole(
 
 def _furthest(
     settings: Settings, name: str, sources: _Sources, download: _Download, size: int
-) -> tuple[Path, int | None]:
-    """Of all copies of the newest segment the one with the most in it, and where it ends.
+) -> tuple[Path, int | None, bool]:
+    """Of all copies of the newest segment the one with the most in it, where it ends, and whether
+    the copy of the server that is being recovered gets as far.
 
     The newest rows are in here, and each place may have got further than the others: the receiver's
     file may be ahead of the bucket, and the server's own behind damage in it.
@@ -355,7 +358,9 @@ def _furthest(
     told = settings.database.bin_directory
     ends = [postgres.end_of_wal(path, name, told, segment_bytes=size) for path in candidates]
     best = max(range(len(candidates)), key=lambda index: ends[index] or 0)
-    return candidates[best], ends[best]
+    own = sources.salvaged.get(name)
+    own_end = ends[candidates.index(own)] if own in candidates else None
+    return candidates[best], ends[best], own_end is not None and own_end == ends[best]
 
 
 def _histories(sources: _Sources, download: _Download) -> dict[str, Path]:

@@ -18,11 +18,17 @@ from staging.ports import choose_free
 
 @dataclass
 class Inbox:
-    """What a receiver was sent, as title and text; `refuses` makes it take nothing."""
+    """What a receiver was sent, as title and text; `refuses` makes a web server take nothing."""
 
     address: str = ""
     got: list[tuple[str, str]] = field(default_factory=list)
     refuses: bool = False
+    refuses_each: int = 0  # each so many-th message; 0: none
+    asked: int = 0
+
+    def takes_it(self) -> bool:
+        self.asked += 1
+        return not (self.refuses or (self.refuses_each and self.asked % self.refuses_each == 0))
 
     @property
     def titles(self) -> list[str]:
@@ -37,9 +43,10 @@ def chat(access: str = "") -> Iterator[Inbox]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             told = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            if not inbox.refuses:
+            takes_it = inbox.takes_it()
+            if takes_it:
                 inbox.got.append((told["title"], told["message"]))
-            self.send_response(503 if inbox.refuses else 200)
+            self.send_response(200 if takes_it else 503)
             self.end_headers()
 
         def log_message(self, *_: object) -> None:

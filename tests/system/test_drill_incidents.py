@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from lifeboat.core import incident_report
 from lifeboat.core.drill import DrillReport
 from lifeboat.core.incident import EventKind, State
 from lifeboat.settings import give_secrets, load_settings
@@ -22,12 +23,14 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 def drilled(tmp_path_factory: pytest.TempPathFactory):
     """One drill of all scenarios; gives its report, its incidents and what was received."""
     root = tmp_path_factory.mktemp("drill")
-    with receivers.mail() as mail:
+    with receivers.mail() as mail, receivers.chat() as chat:
+        chat.refuses_each = 2
         words = [
             *(sys.executable, "-c", "from lifeboat.cli import main; main()", "drill"),
             *("--root", str(root / "staging"), "--reports", str(root / "reports")),
             *("--scale", "0.02", "--server-load-seconds", "5", "--keep", "--json"),
-            *("--channel", "json://127.0.0.1:9/dead", "--channel", mail.address),
+            *("--channel", "json://127.0.0.1:9/dead", "--channel", chat.address),
+            *("--channel", mail.address),
             "--without-prefect",
         ]
         # Into files: the platform that is kept would hold a pipe open.
@@ -43,14 +46,10 @@ def drilled(tmp_path_factory: pytest.TempPathFactory):
         settings = load_settings(site.settings_path)
         # The lost server had those of the others; the bucket has them all.
         known = incidents.list_incidents(settings, in_bucket=True)
-        reports = {
-            incident.scenario: places.bucket(settings)
-            .get(incidents.key(incident.id, "report.md"))
-            .decode()
-            for incident in known
-        }
+        bucket = places.bucket(settings)
+        reports = {i.scenario: bucket.get(incidents.key(i.id, "report.md")).decode() for i in known}
         site.stop()
-        yield report, {incident.scenario: incident for incident in known}, reports, mail
+        yield report, {incident.scenario: incident for incident in known}, reports, (mail, chat)
 
 
 def test_each_scenario_leaves_an_incident_with_the_reports_numbers(drilled) -> None:
@@ -71,16 +70,30 @@ def test_each_scenario_leaves_an_incident_with_the_reports_numbers(drilled) -> N
         recovered = next(e for e in incident.events if e.kind is EventKind.RECOVERED)
         assert recovered.data["rto_seconds"] == pytest.approx(scenario.rto_seconds, abs=0.01)
         assert recovered.data["record"] == scenario.record
+        # What the recovery says of itself is never less than what was counted from outside.
+        assert recovered.data["lost_at_most_seconds"] >= scenario.rpo_seconds
+        assert recovered.data["lost_because"]
+        for check in scenario.checks:
+            assert f"| {check.name} | {check.status} |" in text
+        rpo = incident_report.rpo_in_words(incident.figures, report.objective_rpo_seconds)
+        assert f"Data lost (RPO): {rpo}" in text
+        told = [m.body for m in incident.messages if m.moment == "closed"]
+        assert told, "people hear the same"
+        for part in (f"{scenario.checks_passed} of {scenario.checks_total} passed", rpo):
+            assert any(part in body for body in told), part
         assert incident.runs == (scenario.record,), "the recovery joined what monitoring opened"
 
 
 def test_people_received_it_by_the_channel_that_works(drilled) -> None:
-    _, found, _, mail = drilled
-    assert mail.titles
-    assert all(title.startswith("[DRILL] ") for title in mail.titles)
+    _, found, _, (mail, chat) = drilled
+    assert mail.titles and chat.titles
+    titles = mail.titles + chat.titles
+    assert all(title.startswith("[DRILL] ") for title in titles)
+    sent = [m.title for i in found.values() for m in i.messages if m.reached]
+    assert set(sent) == set(titles), "what is on record was received, and nothing else"
     incident = found["server"]
     assert incident.not_reached == ()
-    assert {m.channel for m in incident.messages if not m.withheld} == {"drill-2"}
-    assert all(m.not_taken.keys() == {"drill-1"} for m in incident.messages if m.reached)
+    ways = {m.channel: tuple(m.not_taken) for m in incident.messages if not m.withheld}
+    assert ways == {"drill-2": ("drill-1",), "drill-3": ("drill-1", "drill-2")}
     for moment in ("opened", "recovered", "closed"):
         assert any(m.moment == moment and m.reached for m in incident.messages), moment

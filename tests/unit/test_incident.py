@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, time, timedelta, timezone
+from pathlib import Path
 
 import pytest
 
@@ -59,3 +61,40 @@ def test_customers_hear_of_what_was_approved() -> None:
 def test_quiet_hours_go_over_midnight(now: int, quiet: bool) -> None:
     found = communication.in_quiet_hours(time(now), begin=time(22), end=time(7))
     assert found is quiet
+
+
+RECOVERIES = sorted((Path(__file__).parents[2] / "flows").glob("recover_*.py"))
+
+
+@pytest.mark.parametrize("flow", RECOVERIES, ids=lambda flow: flow.stem)
+def test_a_dry_run_previews_the_messages_of_each_recovery_that_opens_an_incident(flow) -> None:
+    text = flow.read_text()
+    # Prefect's own database is no part of the platform, and its loss no incident of it.
+    opens_one = flow.stem != "recover_orchestrator"
+    shows_them = re.search(r"end_dry_run\(run, [\w.]+, [\w.]*settings\)", text)
+    assert bool(shows_them) is opens_one
+
+
+def test_what_was_held_back_is_due_once_and_is_told_with_what_is_sent_next() -> None:
+    def message(minutes: float, moment: str, *, withheld: str = "", to: str = "Ada") -> Event:
+        data = {"audience": "incident_commander", "moment": moment, "to": to, "body": moment}
+        data |= {"withheld": withheld, "channel": "" if withheld else "mail"}
+        return line(EventKind.MESSAGE, minutes, data=data)
+
+    def due(events, minutes: float, *, quiet: bool = False) -> list[tuple[str, int]]:
+        incident = add_up([opened(), *events], id="a")
+        assert incident
+        now = NOW + timedelta(minutes=minutes)
+        found = communication.due_now(incident, now=now, quiet=quiet, at_most_per_hour=1)
+        return [(held.newest.moment, len(held.messages)) for held in found]
+
+    held = [message(m, k, withheld="quiet hours") for m, k in ((1, "opened"), (60, "closed"))]
+    assert due(held, 300) == [("closed", 2)]
+    assert due(held, 300, quiet=True) == []
+    assert due([*held, message(301, "closed")], 302) == []
+    assert due(held, 60 * 72) == [], "nobody wants to hear of that now"
+    limited = [message(1, "update"), message(2, "update", withheld="more than 1")]
+    assert due(limited, 3) == []
+    assert due(limited, 90) == [("update", 1)]
+    other = message(70, "closed", to="Grace")
+    assert due([*held, other], 300) == [("closed", 2)], "another's message told Ada nothing"

@@ -66,6 +66,14 @@ class Identity:
         return self.version_number // 10000
 
 
+def last_replayed_commit_at(server: Connection) -> datetime | None:
+    """When the last commit was made that the recovery of this server replayed; None: there was
+    none. It is known until the server is started again.
+    """
+    [(at,)] = query(server, "SELECT pg_last_xact_replay_timestamp()")
+    return at
+
+
 def query(
     server: Connection, text: str, params: Sequence[Any] = (), *, timeout_seconds: float = 10.0
 ) -> list[tuple[Any, ...]]:
