@@ -402,6 +402,22 @@ class CloseIncident(_OfIncident):
     )
 
 
+class CommunicationTest(_OfPlatform):
+    """Try every way to people, or say that the test message came."""
+
+    received: str = Field(
+        default="",
+        max_length=80,
+        title="It has reached me",
+        description="Your name, if a test message has reached you; empty sends one to everybody.",
+    )
+    customers_too: bool = Field(
+        default=False,
+        title="Customers too",
+        description="Send it by the ways to customers and the public as well.",
+    )
+
+
 class Drill(Form):
     """Break the staging platform in every way of the plan, get it back, and measure."""
 

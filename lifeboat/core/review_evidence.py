@@ -145,7 +145,9 @@ def _of_drills(known: Known, period: timedelta, now: datetime) -> Iterator[Evide
 def _of_messages(known: Known, period: timedelta, now: datetime) -> Iterator[Evidence]:
     test = known.message_test
     if test is None:
-        found = known.unseen.get("messages", "no test message is on record: `lifeboat alarms test`")
+        found = known.unseen.get(
+            "messages", "no test message is on record: `lifeboat incident test`"
+        )
         yield Evidence(what="test message", status=Status.FAIL, found=found)
         return
     age = "" if now - test.at <= period else ", too long ago"

@@ -22,7 +22,7 @@ from lifeboat.settings import Settings
 from tasks import clock, marks, places
 from tasks.looking import seen
 from tasks.orchestration import step
-from tasks.people import contacts, followups
+from tasks.people import contact_test, contacts, followups
 from tasks.record import RECORD_NAME
 from tasks.survey_vault import REPORT_KEY, Notes, parse_record
 
@@ -178,7 +178,9 @@ def _plan_written_at(settings: Settings) -> datetime | None:
 
 
 def _message_test(settings: Settings) -> MessageTest | None:
-    """The newest test message of `lifeboat alarms test`, by this host's own history."""
+    """The newest test of the ways to people, or else `lifeboat alarms test`, by this host."""
+    if found := contact_test.newest(settings):
+        return found
     path = places.records_directory(settings) / "alarms.jsonl"
     try:
         lines = path.read_text().splitlines()

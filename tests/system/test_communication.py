@@ -7,9 +7,12 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
+from lifeboat.core.checks import Status
 from lifeboat.core.incident import Event, EventKind, Severity, State
-from tasks import clock
-from tasks.people import communication, incidents
+from lifeboat.core.plan import RecoveryPlan
+from lifeboat.core.review_kinds import ReviewKind
+from tasks import clock, places, recovery
+from tasks.people import communication, incidents, reviews
 from tests.system import receivers
 from tests.system.test_incidents import a_recovery
 
@@ -17,6 +20,7 @@ pytestmark = [pytest.mark.system]
 
 DEAD = "json://ops:${HOOK_PASSWORD}@127.0.0.1:9/hook"
 CANARY = "canary-of-the-hook"
+TEST = ReviewKind.COMMUNICATION_TEST
 
 
 @pytest.fixture(scope="module")
@@ -222,6 +226,58 @@ def test_who_closes_says_who_they_are(host) -> None:
     assert told["state"] == "closed"
     [found] = incidents.list_incidents(host.settings)
     assert found.events[-1].kind is EventKind.CLOSED
+
+
+def test_a_dry_run_shows_every_message_and_sends_none(host, mail, caplog) -> None:
+    with_people(host, mail.address, mail.address)
+    plan = RecoveryPlan(
+        procedure="recover-files",
+        platform="cad-test",
+        symptoms="2 of 9 files are damaged",
+        points=(),
+        target="newest",
+        expected_loss="changes since noon",
+        touches=(),
+        steps=(),
+        made_at=clock.now(),
+    )
+    with caplog.at_level("INFO"), recovery.recovery(host.settings, "recover-files") as run:
+        recovery.end_dry_run(run, plan, host.settings)
+    told = caplog.text
+    for moment in ("opened", "recovered", "closed"):
+        for to in ("Ada (incident_commander)", "Grace (management)", "status page (status_page)"):
+            assert f"{moment}, to {to} by " in told
+    assert "update, to Ada" in told and "update, to status page" not in told
+    for part in ("by first, then second", "2 of 9 files are damaged", "changes since noon"):
+        assert part in told
+    assert mail.got == [] and incidents.list_incidents(host.settings) == ()
+
+
+def test_every_way_is_tried_and_each_says_that_it_came(host, chat, mail, monkeypatch) -> None:
+    monkeypatch.setenv("HOOK_PASSWORD", CANARY)
+    with_people(host, DEAD, mail.address)
+    assert "none was sent" in host.run("incident", "received", "Ada", ok=3).stderr
+    done = host.run("incident", "test", ok=4)
+    assert "Ada by second: taken" in done.stdout and "Grace by mail: taken" in done.stdout
+    assert CANARY not in done.stdout + done.stderr
+    assert mail.titles == ["[TEST] cad-test: does this reach you?"] * 2, "and no customer"
+    assert any(
+        'lifeboat incident received "Grace"' in " ".join(text.split()) for _, text in mail.got
+    )
+    assert "not sent to 'Mallory'" in host.run("incident", "received", "Mallory", ok=3).stderr
+    told = json.loads(host.run("incident", "received", "grace", "--json").stdout)
+    assert (told["acknowledged"], told["silent"]) == (["Grace"], ["Ada"])
+    bucket = places.bucket(host.settings)
+    [kept] = bucket.list("records/communication-tests/")
+    assert [json.loads(line)["event"] for line in bucket.get(kept.key).splitlines()] == [
+        *("sent", "received")
+    ]
+    evidence = {e.what: e for e in reviews.gather_evidence(host.settings, TEST)}
+    assert evidence["Grace"].status is Status.PASS
+    assert evidence["Ada"].status is Status.FAIL
+    assert evidence["channel Ada by first"].status is Status.FAIL
+    host.run("incident", "test", "--customers-too", ok=4)
+    assert len(mail.got) == 5
 
 
 @pytest.mark.parametrize("phone", ["555-0101", "+0 12345678", "call me"])

@@ -20,6 +20,7 @@ from lifeboat.core.timeline import Outcome
 from tasks import clock, marks, places, recovery, survey
 from tasks.people import followups, reminders, reviews
 from tasks.record import recorded
+from tests.system import receivers
 
 pytestmark = [pytest.mark.system]
 
@@ -106,6 +107,32 @@ def test_those_of_a_drill_are_marked_and_remind_nobody(host) -> None:
     assert found and all(one.rehearsal for one in found)
     with clock.set_to(datetime.now(timezone.utc) + timedelta(days=90)):
         assert reminders.tell(settings, found, ()) == ()
+
+
+def test_people_get_the_reminder_by_mail_until_it_is_done(platform) -> None:
+    with receivers.mail() as mail:
+        channels = f"alarms: {{channels: [{{name: mail, url: '{mail.address}'}}]}}\n"
+        yaml = platform.root / "lifeboat.yaml"
+        yaml.write_text(yaml.read_text() + channels)
+        settings = platform.settings
+        a_recovery(settings)
+        found = followups.read_all(settings)
+        late = max(one.wanted_at for one in found) + timedelta(hours=1)
+        with clock.set_to(late):
+            told = reminders.tell(settings, found, ())
+            reminders.tell(settings, found, ())
+        assert len(told) == 12 and len(mail.got) == 1, "one mail, and not again at once"
+        [(title, text)] = mail.got
+        assert title == "cad-test: to be done"
+        words = " ".join(text.split())
+        for one in found:
+            assert one.title in words and f"lifeboat followups done {one.id}" in words
+        assert "Backend Lead" in words
+        with clock.set_to(late + timedelta(hours=25)):
+            reminders.tell(settings, found, ())
+            reminders.tell(settings, [], ())
+        assert len(mail.got) == 3
+        assert mail.titles[-1] == "cad-test: to be done: good again"
 
 
 def test_a_bucket_that_is_away_stops_no_recovery_and_gets_all_of_it_later(platform) -> None:

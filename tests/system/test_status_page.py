@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as xml
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +12,7 @@ from lifeboat.core.incident import Event, EventKind
 from lifeboat.core.timeline import Outcome, RungAttempt
 from tasks import clock, places, recovery
 from tasks.people import incidents
-from tests.system import browser
+from tests.system import browser, sample_pages
 
 pytestmark = [pytest.mark.system]
 
@@ -84,22 +86,38 @@ def test_a_web_root_that_is_not_there_is_told_and_the_bucket_gets_the_page(host)
     assert b"State not known" in places.bucket(host.settings).get("status/index.html")
 
 
-@pytest.mark.parametrize("width", [1280, 390])
-def test_a_browser_shows_page_and_report_without_scrolling_sideways(
-    closed, tmp_path, width: int
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[browser.Page]:
+    with browser.opened(tmp_path_factory.mktemp("browser"), password="none") as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("width", [1280, 390], ids=["desktop", "phone"])
+@pytest.mark.parametrize("name", sample_pages.PAGES)
+def test_a_browser_shows_each_page_without_scrolling_sideways(
+    page: browser.Page, tmp_path: Path, name: str, width: int
 ) -> None:
-    settings, web, incident, _ = closed
-    report = incidents.directory(settings) / incident.id / "report.html"
-    with browser.opened(tmp_path, password="none") as page:
-        for file, shown in ((web / "index.html", "Some files"), (report, "Impact")):
-            page.call(
-                "Emulation.setDeviceMetricsOverride",
-                width=width,
-                height=900,
-                deviceScaleFactor=1,
-                mobile=width < 500,
-            )
-            page.go(file.as_uri())
-            page.until(shown)
-            assert page.evaluate("document.documentElement.scrollWidth") <= width
-            page.picture(tmp_path / f"{file.stem}-{width}.png")
+    file = tmp_path / f"{name}.html"
+    file.write_text(sample_pages.PAGES[name]())
+    shades = []
+    for scheme in ("light", "dark"):
+        page.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=900,
+            deviceScaleFactor=1,
+            mobile=width < 500,
+        )
+        media = [{"name": "prefers-color-scheme", "value": scheme}]
+        page.call("Emulation.setEmulatedMedia", features=media)
+        page.go(file.as_uri())
+        page.evaluate("document.querySelectorAll('details').forEach(e => e.open = true)")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        # Nothing is cut off that cannot be scrolled to either.
+        cut = "[...document.querySelectorAll('td, th, li, p, h1, h2, b')].filter(e => {"
+        cut += " const r = e.getBoundingClientRect(); return r.width && r.right > innerWidth + 1;"
+        cut += " }).map(e => e.innerText.slice(0, 40))"
+        assert page.evaluate(cut) == []
+        shades.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+        page.picture(tmp_path / f"{name}-{width}-{scheme}.png")
+    assert shades[0] != shades[1], "it can be read in the dark"
