@@ -240,10 +240,15 @@ def restore_configuration(found: Rebuild) -> None:
     """Put settings, environment files, certificates and service configuration in their places."""
     source = found.configuration
     store = places.repository(found.settings, Asset.CONFIG, Tier.S3)
-    for told in source.facts.directories.values():
-        target = found.new_place(told.path)
+
+    def restore(path: str) -> None:
+        target = found.new_place(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        store.restore(source.snapshot, subfolder=told.path, target=target, overwrite="always")
+        store.restore(source.snapshot, subfolder=path, target=target, overwrite="always")
+
+    # Side by side: most of each is opening the repository.
+    paths = [told.path for told in source.facts.directories.values()]
+    side_by_side({path: functools.partial(restore, path) for path in paths})
 
 
 def prepare_stack(found: Rebuild) -> None:

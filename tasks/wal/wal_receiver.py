@@ -250,12 +250,18 @@ def _look_after(
 
 
 def arm(settings: Settings, server: postgres.Connection) -> bool:
-    """Let commits wait for the receiver if they should; say whether it streams."""
+    """Let commits wait for the receiver if they should; say whether it streams.
+
+    If they should no longer, they must not: one that is asynchronous syncs whole segments only, and
+    each commit would wait for the end of its segment.
+    """
     receiver = postgres.receiver_of(server, SLOT)
     if receiver is None or receiver.state != "streaming":
         return False
     if settings.database.wal == "synchronous":
         postgres.set_synchronous(server, SLOT)
+    else:
+        postgres.set_asynchronous(server, SLOT)
     return True
 
 

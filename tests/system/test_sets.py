@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -18,7 +19,7 @@ from lifeboat.tools import postgres
 from staging import faults
 from staging.site import Site
 from tasks import catalogue, marks, places, sets, vault
-from tasks.database import connection
+from tasks.database import SLOT, connection
 from tests.system import settings_file
 from tests.system.test_recoveries import PLATFORM, Shell, rows
 
@@ -91,6 +92,10 @@ def test_the_moment_of_a_set_reaches_s3_although_the_receiver_syncs_whole_segmen
     shell.site.stack.restart(["wal-receiver"])
     try:
         asynchronous = load_settings(shell.site.settings_path)
+        server, deadline = connection(asynchronous), time.monotonic() + 20
+        while (r := postgres.receiver_of(server, SLOT)) is None or r.synchronous:
+            assert time.monotonic() < deadline, f"commits wait for whole segments: {r}"
+            time.sleep(0.1)
         moment = sets.name_moment(asynchronous, sets.new_set_id())
         assert sets.ship_up_to(asynchronous, moment) == ""
     finally:

@@ -174,6 +174,13 @@ def receiver_of(server: Connection, name: str) -> Receiver | None:
     )
 
 
+def set_asynchronous(server: Connection, name: str) -> None:
+    """Let no commit wait for the receiver of that name any more; who waits for others goes on."""
+    [(now_set,)] = query(server, "SELECT current_setting('synchronous_standby_names')")
+    if now_set == name:
+        set_synchronous(server, "")
+
+
 def set_synchronous(server: Connection, name: str) -> None:
     """Let commits wait for the receiver of that name; empty: let them wait for none."""
     [(now_set,)] = query(server, "SELECT current_setting('synchronous_standby_names')")
