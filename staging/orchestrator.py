@@ -133,6 +133,9 @@ class Orchestrator:
             "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": (
                 "prefect.server.concurrency.lease_storage.filesystem"
             ),
+            # A silence that began before an outage of the server is forgotten otherwise, unless the
+            # server is back within a minute: nobody would be told what was missed.
+            "PREFECT_SERVER_EVENTS_EXPIRED_BUCKET_BUFFER": "P30D",
             # Runs are never removed by themselves.
             "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
             # The page asks port 4200 otherwise.

@@ -49,6 +49,11 @@ def deploy(config: ConfigOption = None, as_json: JsonOption = False) -> None:
             "The server tells nobody of a dead worker or a missing backup: alarms.channels in "
             "lifeboat.yaml names no channel."
         )
+    if told.forgetful:
+        typer.echo(
+            "The server will tell nobody what was missed while it was away itself: start it with "
+            "PREFECT_SERVER_EVENTS_EXPIRED_BUCKET_BUFFER=P30D."
+        )
 
 
 @app.command()

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from lifeboat.core.automation import (
     Automation,
@@ -43,6 +43,7 @@ _BEGUN = ("Running", "Paused", "Completed", "Failed", "Crashed", "Cancelled", "C
 # The block that takes any address that Apprise knows; a block type of our own would have to be
 # installed where the server runs.
 _BLOCK = "slack-webhook"
+_KEPT_SILENCES = timedelta(days=1)
 
 
 class Wanted(BaseModel):
@@ -64,6 +65,7 @@ class AppliedAutomations(BaseModel):
     changed: tuple[str, ...] = ()
     unchanged: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
+    forgetful: bool = False  # the server tells nobody what was missed while it was away
 
 
 def read_wanted(settings: Settings, deployments: Declaration, file: Path = DECLARATION) -> Wanted:
@@ -233,8 +235,29 @@ def apply(client: SyncPrefectClient, wanted: Wanted) -> AppliedAutomations:
     for block in before - set(blocks.values()):
         _drop_block(client, block)
     return AppliedAutomations(
-        changed=tuple(changed), unchanged=tuple(unchanged), removed=tuple(removed)
+        changed=tuple(changed),
+        unchanged=tuple(unchanged),
+        removed=tuple(removed),
+        forgetful=bool(wanted.texts) and forgets_silences(client),
     )
+
+
+def forgets_silences(client: SyncPrefectClient) -> bool:
+    """Whether the server forgets a silence that was over while the server itself was away.
+
+    By default it does after a minute, before it has told anybody. A server that does not say so is
+    taken for one that does not.
+    """
+    try:
+        told = client.request("GET", "/admin/settings").json()
+        kept = TypeAdapter(timedelta).validate_python(
+            told["server"]["events"]["expired_bucket_buffer"]
+        )
+    except Exception as error:
+        # Whatever a newer or a foreign server answers: nothing depends on it.
+        log.debug("The server's settings can't be read: %s", error)
+        return False
+    return kept < _KEPT_SILENCES
 
 
 def _one_of_each(client: SyncPrefectClient, platform: str) -> dict[str, Any]:

@@ -32,6 +32,10 @@ class Ui:
         assert answer.status_code < 300, f"{path}: {answer.status_code} {answer.text}"
         return answer.json()
 
+    def post_list(self, path: str, *items: Mapping[str, Any]) -> None:
+        answer = self._http.post(path, json=list(items))
+        assert answer.status_code < 300, f"{path}: {answer.status_code} {answer.text}"
+
     def get(self, path: str) -> Any:
         answer = self._http.get(path)
         assert answer.status_code == 200, f"{path}: {answer.text}"

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -20,6 +21,7 @@ from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary
 
 from lifeboat.settings import load_settings
 from staging.orchestrator import Orchestrator
+from tasks import clock, events
 from tasks.prefect_server import automations, deployment
 from tests.system import prefect_ui, receivers, settings_file
 from tests.system.conftest import Host, copy_host
@@ -61,6 +63,16 @@ class Stage:
 
         until(fitting, f"{wanted} about {about}", self.chat)
         return fitting()[0]
+
+
+def environment_of(stage: Stage) -> dict[str, str]:
+    lines = (stage.ui.server.directory / "environment.env").read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines)
+
+
+def database_of(stage: Stage) -> str:
+    """Where Prefect's own database is."""
+    return environment_of(stage)["PREFECT_API_DATABASE_CONNECTION_URL"].replace("+asyncpg", "")
 
 
 def until(condition: Callable[[], object], what: str, seen: object) -> None:
@@ -119,12 +131,8 @@ def test_what_is_declared_is_there_once_and_no_secret_is_in_clear(stage: Stage) 
     kept = json.dumps([there, blocks])
     assert {"cad-test-channel-chat", "cad-test-channel-mail"} <= {b["name"] for b in blocks}
     assert PASSWORD not in kept
-    server = stage.ui.server
-    lines = (server.directory / "environment.env").read_text().splitlines()
-    told = dict(line.split("=", 1) for line in lines)
-    assert told["PREFECT_SERVER_ENCRYPTION_KEY"]
-    url = told["PREFECT_API_DATABASE_CONNECTION_URL"].replace("+asyncpg", "")
-    with psycopg.connect(url) as connection:
+    assert environment_of(stage)["PREFECT_SERVER_ENCRYPTION_KEY"]
+    with psycopg.connect(database_of(stage)) as connection:
         rows = connection.execute("SELECT data::text FROM block_document").fetchall()
     assert rows and PASSWORD not in str(rows)
 
@@ -199,6 +207,38 @@ def test_crashed_stuck_missing_and_a_dead_worker_are_told(stage: Stage, tmp_path
     crashes = [t for t in stage.told("crashed") if ui.run(dying)["name"] in t]
     assert len(crashes) == 1, crashes
     assert PASSWORD not in str(stage.mail.got)
+
+
+def test_what_was_missed_while_the_server_was_away_is_told_when_it_is_back(stage: Stage) -> None:
+    stage.apply()
+    server, finished = stage.ui.server, f"lifeboat.{PLATFORM}.backup-files"
+    waiting = "SELECT count(*) FROM automation_bucket WHERE last_event::text LIKE %s"
+    with psycopg.connect(database_of(stage), autocommit=True) as connection:
+        stage.ui.post_list(
+            "/events",
+            {
+                "event": events.FINISHED,
+                "occurred": clock.now().isoformat(),
+                "resource": {"prefect.resource.id": finished},
+                "id": str(uuid4()),
+            },
+        )
+        until(
+            lambda: connection.execute(waiting, [f"%{finished}%"]).fetchone()[0],
+            "a silence to measure",
+            stage.chat,
+        )
+        server.stack.stop(["server"])
+        stage.chat.got.clear()
+        stage.mail.got.clear()
+        # As after an hour: that long the silences have been over when the server is back.
+        connection.execute(
+            """UPDATE automation_bucket SET start = start - interval '1 hour', "end" = "end" """
+            "- interval '1 hour'"
+        )
+    server.start_server()
+    told = stage.until_told(f"no backup-files for {SOON} s")
+    assert "lifeboat watch" in told
 
 
 def test_without_a_channel_there_is_none(stage: Stage) -> None:
