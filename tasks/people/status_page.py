@@ -95,7 +95,8 @@ def look(settings: Settings) -> StatusPage:
         title=settings.status_page.title or settings.platform,
         url=settings.status_page.url,
         services=states,
-        incidents=incidents.list_incidents(settings),
+        # A server that was rebuilt knows only its own; the page has the history of the platform.
+        incidents=incidents.list_incidents(settings, in_bucket=True),
         now=clock.now(),
     )
 

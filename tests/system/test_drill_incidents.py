@@ -48,6 +48,7 @@ def drilled(tmp_path_factory: pytest.TempPathFactory):
         known = incidents.list_incidents(settings, in_bucket=True)
         bucket = places.bucket(settings)
         reports = {i.scenario: bucket.get(incidents.key(i.id, "report.md")).decode() for i in known}
+        reports["status page"] = bucket.get("status/index.html").decode()
         site.stop()
         yield report, {incident.scenario: incident for incident in known}, reports, (mail, chat)
 
@@ -56,6 +57,10 @@ def test_each_scenario_leaves_an_incident_with_the_reports_numbers(drilled) -> N
     report, found, written, _ = drilled
     assert report.passed, report.in_words()
     assert found.keys() == {scenario.name for scenario in report.scenarios}
+    page = written["status page"]
+    for incident in found.values():
+        _, _, article = page.partition(f'id="{incident.id}"')
+        assert "(an exercise)" in article and ">closed<" in article.partition("</article>")[0]
     for scenario in report.scenarios:
         incident = found[scenario.name]
         text = written[scenario.name]
