@@ -11,9 +11,9 @@ from lifeboat.core.agreement import STILL_TRUE_SECONDS, differences
 from lifeboat.core.errors import (
     LockBusy,
     NoLongerNeeded,
+    NothingToDo,
     Overtaken,
     PlanChanged,
-    PreconditionError,
 )
 from lifeboat.core.plan import RecoveryPlan
 from lifeboat.settings import Settings
@@ -41,12 +41,11 @@ def agree(found: F, asked: approval.Asked, settings: Settings, *, again: Callabl
     `again` looks anew. It is called if the approval took longer than a minute, or if somebody
     recovered meanwhile. Raises Overtaken if another recovery is at work or has done the same,
     NoLongerNeeded if `again` finds nothing to do, PlanChanged if it is another plan now, and what
-    `approval.approve` raises. In all of these nothing was touched.
+    `approval.approve` and `again` raise besides. In all of these nothing was touched.
     """
     plan, began, asked_at = found.plan, time.monotonic(), clock.now()
     try:
-        with locks.let_go():
-            approval.approve(plan, asked, settings)
+        approval.approve(plan, asked, settings, waiting=locks.let_go)
     except LockBusy as busy:
         raise Overtaken(
             f"{plan.procedure} was approved, but meanwhile another recovery has begun: "
@@ -67,7 +66,7 @@ def agree(found: F, asked: approval.Asked, settings: Settings, *, again: Callabl
     current_run().fact(looked_again=True)
     try:
         now = again()
-    except PreconditionError as refused:
+    except NothingToDo as refused:
         raise NoLongerNeeded(
             f"{plan.procedure} was approved, but is not needed any more: {refused.message}",
             hint=refused.hint or _NOTHING_TOUCHED,

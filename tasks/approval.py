@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, Protocol
 
 from lifeboat.core.errors import NobodyApproved, NotApproved, Rejected, Withdrawn
@@ -38,13 +40,20 @@ def typed_beforehand(platform: str) -> None:
     _typed = platform
 
 
-def approve(plan: RecoveryPlan, asked: Asked, settings: Settings | None) -> None:
+def approve(
+    plan: RecoveryPlan,
+    asked: Asked,
+    settings: Settings | None,
+    *,
+    waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> None:
     """Return when the plan is approved; until then nothing was touched.
 
     A person types the platform's name: with the command, at a terminal, or into the paused run's
     form in the Prefect UI. Raises Rejected if they say no, NobodyApproved if nobody answers in
     time, and NotApproved if another name is typed or there is nobody to ask. Only staging goes
-    without a person; anything else raises PreconditionError (see `production.refuse`).
+    without a person; anything else raises PreconditionError (see `production.refuse`). `waiting` is
+    held for as long as a person is waited for, and only then.
     """
     run = current_run()
     if because := getattr(asked, "because", ""):
@@ -68,11 +77,13 @@ def approve(plan: RecoveryPlan, asked: Asked, settings: Settings | None) -> None
         production.refuse(settings, doing=f"Approving {plan.procedure}", platform=plan.platform)
         run.fact(approved_by="preapproved")
     elif sys.stdin is not None and sys.stdin.isatty():
-        answer = input(f"Type the platform's name ({plan.platform}) to go on, else it stops: ")
+        with waiting():
+            answer = input(f"Type the platform's name ({plan.platform}) to go on, else it stops: ")
         _require_name(answer, plan)
         run.fact(approved_by="terminal")
     elif in_flow_run():
-        _ask_in_ui(plan, asked.approval_seconds)
+        with waiting():
+            _ask_in_ui(plan, asked.approval_seconds)
     else:
         raise NotApproved(
             f"{plan.procedure} needs an approval, and there is no terminal to ask at.",

@@ -11,7 +11,7 @@ from datetime import datetime
 from pydantic import BaseModel, ConfigDict
 
 from lifeboat.core import ladder
-from lifeboat.core.errors import PermanentError, PreconditionError, RecoveryError
+from lifeboat.core.errors import NothingToDo, PermanentError, PreconditionError, RecoveryError
 from lifeboat.core.forms import RecoverDatabase
 from lifeboat.core.ladder import DatabaseAssessment, Rung, RungChoice
 from lifeboat.core.plan import RecoveryPlan
@@ -127,7 +127,7 @@ def choose_rungs(
     continues = "continues_after" in current_run().record.facts
     wanted = request.target_time is not None or request.only_from is not None
     if assessment.healthy and not wanted and not continues:
-        raise PreconditionError(
+        raise NothingToDo(
             "Assessing the database: it runs, answers, and every block of it can be read.",
             hint="Nothing was touched. For a point in time use --to-time; to restore a backup all "
             "the same use --from local or --from s3.",

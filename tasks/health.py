@@ -142,8 +142,7 @@ def _follow_up(streak: Streak) -> Streak:
     if not proposals.is_over(state):
         return streak
     log.info("%s ended as %s.", streak.proposal.procedure, state or "unknown")
-    changed = {"proposal": None, "rejected": state == "Rejected", "failures": 0, "cures": ()}
-    return streak.model_copy(update=changed)
+    return core.let_go_of_proposal(streak, rejected=state == "Rejected")
 
 
 def _withdraw(streak: Streak) -> tuple[Streak, str]:
@@ -175,7 +174,8 @@ def _propose(settings: Settings, streak: Streak) -> tuple[Streak, str]:
             settings.platform,
             procedure,
             because=_because(streak, cure),
-            key=f"{settings.platform}-{procedure}-{streak.since}-{streak.failures}",
+            # Not by the looks: one that was cut short after this must not propose it twice.
+            key=f"{settings.platform}-{procedure}-{streak.since}-{streak.proposed}",
             approval_seconds=settings.health.approval_seconds,
         )
     except RecoveryError as error:

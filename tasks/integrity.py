@@ -85,7 +85,7 @@ class FoundInFiles:
 def look_at_files(settings: Settings, source: Source) -> FoundInFiles:
     """Compare the files with a point and with the database, and plan; nothing is touched.
 
-    Raises PreconditionError if all of them are whole.
+    Raises NothingToDo if all of them are whole.
     """
     damages = find_damage(settings, source)
     others = find_other_damage(settings, damages)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from lifeboat.core.errors import PreconditionError, RecoveryError, VerificationFailed
+from lifeboat.core.errors import NothingToDo, PreconditionError, RecoveryError, VerificationFailed
 from lifeboat.core.plan import RecoveryPlan
 from lifeboat.core.points import (
     Asset,
@@ -156,7 +156,7 @@ class FoundDamage(BaseModel):
 def look_at_models(settings: Settings, source: Source) -> FoundDamage:
     """Compare the models with a point and plan their repair; nothing is touched.
 
-    Raises PreconditionError if all of them are whole.
+    Raises NothingToDo if all of them are whole.
     """
     damages = find_damage(settings, source)
     plan = plan_repair(settings, source, damages, procedure="recover-models")
@@ -171,7 +171,7 @@ def plan_repair(
     procedure: str,
     others: Sequence[str] = (),
 ) -> RecoveryPlan:
-    """Say what a repair would do. Raises PreconditionError if there is nothing to repair.
+    """Say what a repair would do. Raises NothingToDo if there is nothing to repair.
 
     `others` are files that the point can't bring back, but perhaps another one. After a recovery
     that was interrupted, files that are all whole are no reason to stop: the services may be down
@@ -179,7 +179,7 @@ def plan_repair(
     """
     whole = not any(damage.names for damage in damages) and not others
     if whole and "continues_after" not in current_run().record.facts:
-        raise PreconditionError(
+        raise NothingToDo(
             f"Looking for damage against {source.point.id}: every file of it is there and whole.",
             hint="Nothing was touched. Files newer than that point are not in it; "
             "`lifeboat verify` tells whether the platform is healthy."

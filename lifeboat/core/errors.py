@@ -5,6 +5,7 @@ RecoveryError                 every error that Lifeboat raises on purpose
 ├── PermanentError            the same call will fail again: not retried
 │   ├── PreconditionError     refused before anything was touched
 │   │   ├── LockBusy          another recovery, or a backup of the same asset, is running
+│   │   ├── NothingToDo       what was asked for is as it should be already
 │   │   ├── NotApproved       there was nobody to ask, or what was typed is not the name
 │   │   │   ├── Rejected      a person said no
 │   │   │   ├── NobodyApproved  nobody answered in time
@@ -62,6 +63,10 @@ class PreconditionError(PermanentError):
 
 class LockBusy(PreconditionError):
     """Another run holds the lock at the data."""
+
+
+class NothingToDo(PreconditionError):
+    """What a recovery was asked to bring back is whole, and runs."""
 
 
 class NotApproved(PreconditionError):

@@ -59,6 +59,7 @@ class Streak(_Kept):
     wrong: tuple[str, ...] = ()
     cures: tuple[Cure, ...] = ()
     proposal: Proposal | None = None
+    proposed: int = 0  # how often, in this streak
     rejected: bool = False  # a person said no: it is not asked again before the platform was well
     pause: Pause | None = None
 
@@ -93,6 +94,12 @@ def after(streak: Streak, look: Look, *, needed: int) -> tuple[Streak, Act]:
     due = grown.failures >= needed and grown.failures % needed == 0
     asked = grown.proposal is not None or grown.rejected
     return grown, Act.DIAGNOSE if due and not asked else Act.NOTHING
+
+
+def let_go_of_proposal(streak: Streak, *, rejected: bool) -> Streak:
+    """The proposal has ended. What was bad is as bad as before until a look says otherwise."""
+    changed = {"proposal": None, "proposed": streak.proposed + 1, "rejected": rejected, "cures": ()}
+    return streak.model_copy(update=changed)
 
 
 def what_to_propose(diagnosis: Diagnosis) -> Cure | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from lifeboat.core import hosted_page as core
@@ -59,8 +60,7 @@ def publish(settings: Settings, page: StatusPage) -> tuple[str, ...]:
         log.warning("%s", why)
         failed.append(why)
         for incident in wanted:
-            if incident.closed_at is None:
-                _note(settings, incident.id, not_taken={TO: why})
+            _note(settings, incident.id, not_taken={TO: why}, since=incident.changed_at)
     return tuple(failed)
 
 
@@ -91,14 +91,21 @@ def _tell(
 
 
 def _note(
-    settings: Settings, id: str, *, channel: str = "", not_taken: dict[str, str] | None = None
+    settings: Settings,
+    id: str,
+    *,
+    channel: str = "",
+    not_taken: dict[str, str] | None = None,
+    since: datetime | None = None,
 ) -> None:
-    """Write into the incident what became of it; the same failure once, until it is over."""
+    """Write into the incident what became of it: a failure once, and only if there was something
+    to tell, which is if nothing was taken `since`.
+    """
     incident = incidents.read(settings, id)
     if incident is None:
         return
     earlier = [m for m in incident.messages if m.to == TO]
-    if not channel and earlier and not earlier[-1].reached:
+    if since and earlier and (not earlier[-1].reached or earlier[-1].at >= since):
         return
     done = Delivered(
         at=clock.now(),

@@ -95,6 +95,14 @@ def test_a_page_that_is_away_stops_nothing_and_catches_up(host, provider) -> Non
     host.run("status-page")
     [told] = provider.incidents
     assert statuses(told) == ["investigating", "identified", "monitoring"]
+    incidents_before = incidents.list_incidents(host.settings)[0].not_reached
+
+    # Away again: what it has is not called missed, and the end that it misses is.
+    with_page(host, provider, api=NOBODY)
+    host.run("status-page", ok=4)
+    assert incidents.list_incidents(host.settings)[0].not_reached == incidents_before
+    host.run("incident", "close", "looked back", "--by", "Ada")
+    assert len(incidents.list_incidents(host.settings)[0].not_reached) == len(incidents_before) + 1
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from lifeboat.core import agreement as core
 from lifeboat.core.errors import (
     LockBusy,
     NoLongerNeeded,
+    NothingToDo,
     Overtaken,
     PlanChanged,
     PreconditionError,
@@ -92,7 +93,11 @@ def agree(settings, tmp_path, monkeypatch: pytest.MonkeyPatch):
     """Agree to PLAN while the lock is held; `meanwhile` is what happens until the approval."""
 
     def run(meanwhile=lambda: None, *, again=lambda: Found(PLAN), later: float = 0.0):
-        monkeypatch.setattr(approval, "approve", lambda *_: meanwhile())
+        def approve(*_, waiting) -> None:
+            with waiting():
+                meanwhile()
+
+        monkeypatch.setattr(approval, "approve", approve)
         monkeypatch.setattr(core, "STILL_TRUE_SECONDS", 60.0)
         monkeypatch.setattr(agreement, "STILL_TRUE_SECONDS", 60.0 - later)
         runs = tmp_path / "records/runs"
@@ -106,7 +111,7 @@ def agree(settings, tmp_path, monkeypatch: pytest.MonkeyPatch):
 
 
 def refuse():
-    raise PreconditionError("Every file is whole.", hint="Look elsewhere.")
+    raise NothingToDo("Every file is whole.", hint="Look elsewhere.")
 
 
 def test_it_is_not_looked_at_again_when_hardly_any_time_has_passed(agree) -> None:
@@ -121,6 +126,15 @@ def test_after_a_while_what_is_true_then_is_carried_out(agree) -> None:
 def test_what_is_well_again_is_not_recovered(agree) -> None:
     with pytest.raises(NoLongerNeeded, match=r"Every file is whole\. Look elsewhere"):
         agree(again=refuse, later=60)
+
+
+def test_what_can_not_be_recovered_any_more_is_not_called_well(agree) -> None:
+    def no_point_is_left():
+        raise PreconditionError("There is no recovery point.")
+
+    with pytest.raises(PreconditionError, match="no recovery point") as refused:
+        agree(again=no_point_is_left, later=60)
+    assert not isinstance(refused.value, NoLongerNeeded)
 
 
 def test_another_plan_needs_another_approval(agree) -> None:

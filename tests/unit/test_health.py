@@ -16,6 +16,7 @@ from lifeboat.core.health import (
     Proposal,
     Streak,
     after,
+    let_go_of_proposal,
     what_to_propose,
 )
 
@@ -68,6 +69,16 @@ def test_who_said_no_is_not_asked_again_before_it_was_well() -> None:
     assert set(acts) == {Act.NOTHING}
     _, acts = run(".xxx", still)
     assert acts[-1] is Act.DIAGNOSE
+
+
+@pytest.mark.parametrize("rejected", [True, False])
+def test_a_proposal_that_ends_makes_nothing_good_again(rejected: bool) -> None:
+    """Or people would be told that it is, while it is down."""
+    streak, _ = run("xxx")
+    ended = let_go_of_proposal(streak.model_copy(update={"proposal": PROPOSAL}), rejected=rejected)
+    assert (ended.failures, ended.since, ended.proposed) == (3, NOW, 1)
+    _, acts = run("xxx", ended)
+    assert (Act.DIAGNOSE in acts) is not rejected
 
 
 def test_a_proposal_is_taken_back_when_the_platform_is_well_until_that_worked() -> None:
