@@ -3,10 +3,10 @@
 Run it as `python -m bench.fifty_platforms --platforms 50 --minutes 6`.
 
 All schedules of prefect.yaml are applied once for each platform. What runs every minute or every
-five does so here too; what runs less often falls into the measured minutes for all platforms at
-once, as at midnight on the first of a month. Two workers for each platform ask as often as real
-ones and carry each run out by Prefect's own engine, in this process instead of in one of its own
-for each run: the processes would be on fifty other hosts. The steps are sleeps.
+five does so here too; of what runs less often one run is due within the measured minutes, in the
+same minute for all platforms, as at midnight on the first of a month. Two workers for each platform
+ask as often as real ones and carry each run out by Prefect's own engine, in this process instead of
+in one of its own for each run: the processes would be on fifty other hosts. The steps are sleeps.
 
 The database's processor time leaves out sessions that ended while it was measured.
 """
@@ -18,7 +18,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import re
 import statistics
 import tempfile
 import time
@@ -56,7 +55,6 @@ SECONDS = {
     "ship-wal": 1.0,
 }
 """How long a run of a flow takes; what is not named takes 2 s."""
-_CRON = re.compile(r'cron: "(\S+) (\S+) (\S+ \S+ \S+)"')
 
 
 @dataclass
@@ -67,21 +65,10 @@ class Load:
     resident_bytes: dict[str, int] = field(default_factory=dict)
 
 
-def compressed(text: str, first: datetime, minutes: int) -> str:
-    """Give prefect.yaml with each rare schedule once within the minutes, one after another."""
-    placed: list[datetime] = []
-
-    def in_time(match: re.Match[str]) -> str:
-        minute, hour, _ = match.groups()
-        often = hour == "*" and (minute == "*" or minute.endswith("/5"))
-        if often:
-            return match[0]
-        # Not in the last minute: what begins then is not over when the measuring ends.
-        placed.append(first + timedelta(minutes=len(placed) % (minutes - 1)))
-        at = placed[-1]
-        return f'cron: "{at.minute} {at.hour} {at.day} {at.month} *"'
-
-    return _CRON.sub(in_time, text)
+def is_rare(cron: str) -> bool:
+    """Whether a schedule comes less often than every five minutes."""
+    minute, hour, *_ = cron.split()
+    return not (hour == "*" and (minute == "*" or minute.endswith("/5")))
 
 
 def flow_of_sleeps() -> Any:
@@ -183,7 +170,7 @@ class Worker:
         )
 
 
-async def measure(root: Orchestrator, platforms: list[str], first: datetime, minutes: int) -> Any:
+async def measure(root: Orchestrator, platforms: list[str], minutes: int) -> Any:
     """Give the runs that were due in the minutes, the names of deployments, and the load."""
     from prefect.client.orchestration import get_client
 
@@ -192,10 +179,18 @@ async def measure(root: Orchestrator, platforms: list[str], first: datetime, min
         while page := await client.read_deployments(offset=len(found)):
             found += page
         names = {deployment.id: deployment.name for deployment in found}
+        await drop_what_is_due_before(client, datetime.now(timezone.utc))
+        ahead = timedelta(seconds=90 + 2 * len(platforms))
+        first = (datetime.now(timezone.utc) + ahead).replace(second=0, microsecond=0)
         last = first + timedelta(minutes=minutes)
+        await make_rare_runs(client, found, first, minutes)
+        await asyncio.sleep((first - datetime.now(timezone.utc)).total_seconds() - 30)
+        await drop_what_is_due_before(client, first)
+        print(f"measuring {minutes} minutes from {first:%H:%M:%S}", flush=True)
+        if datetime.now(timezone.utc) > first:
+            raise SystemExit("Making the runs took too long: try it with fewer platforms.")
         # The last runs get half a minute to begin in.
         until = time.monotonic() + (last - datetime.now(timezone.utc)).total_seconds() + 30
-        await drop_what_was_due_before(client, first)
         workers = [Worker(client, pool, name, names) for name in platforms for pool in POOLS]
         load = Load()
         watching = asyncio.create_task(sample(root, first, last, load))
@@ -204,12 +199,32 @@ async def measure(root: Orchestrator, platforms: list[str], first: datetime, min
         return await due_runs(client, first, last), names, load
 
 
-async def drop_what_was_due_before(client: Any, first: datetime) -> None:
+async def make_rare_runs(
+    client: Any, deployments: list[Any], first: datetime, minutes: int
+) -> None:
+    """One run of each rare schedule, in the same minute for all platforms."""
+    from prefect.states import Scheduled
+
+    rare: dict[str, list[Any]] = defaultdict(list)
+    for deployment in deployments:
+        if any(is_rare(schedule.schedule.cron) for schedule in deployment.schedules):
+            rare[deployment.name.rpartition(".")[2]].append(deployment)
+    for number, same in enumerate(rare.values()):
+        # Not in the last minute: what begins then is not over when the measuring ends.
+        at = first + timedelta(minutes=number % (minutes - 1))
+        await asyncio.gather(
+            *(
+                client.create_flow_run_from_deployment(one.id, state=Scheduled(scheduled_time=at))
+                for one in same
+            )
+        )
+
+
+async def drop_what_is_due_before(client: Any, moment: datetime) -> None:
     """Remove the runs of the minutes in which the platforms were applied: nobody was there yet."""
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterExpectedStartTime
 
-    early = FlowRunFilter(expected_start_time=FlowRunFilterExpectedStartTime(before_=first))
-    await asyncio.sleep(max(0.0, (first - datetime.now(timezone.utc)).total_seconds() - 20))
+    early = FlowRunFilter(expected_start_time=FlowRunFilterExpectedStartTime(before_=moment))
     while page := await client.read_flow_runs(flow_run_filter=early, limit=200):
         await asyncio.gather(*(client.delete_flow_run(run.id) for run in page))
 
@@ -313,34 +328,27 @@ def main() -> None:
         made.create()
         try:
             made.start_server()
-            run(made, platforms, arguments.minutes, Path(directory))
+            run(made, platforms, arguments.minutes)
         finally:
             made.destroy()
 
 
-def run(made: Orchestrator, platforms: list[str], minutes: int, directory: Path) -> None:
+def run(made: Orchestrator, platforms: list[str], minutes: int) -> None:
     # Before Prefect is imported: threads of their own apply, and send events.
     os.environ |= made.environment()
 
     from tasks.prefect_server import deployment
 
-    # To apply one platform, with its automations, takes three seconds, on a busy machine more.
-    ahead = timedelta(seconds=60 + 8.0 * len(platforms))
-    first = (datetime.now(timezone.utc) + ahead).replace(second=0, microsecond=0)
-    file = directory / "prefect.yaml"
-    file.write_text(compressed(DECLARATION.read_text(), first, minutes))
     begun = time.monotonic()
-    deployment.apply(_with_channel(platforms[0]), file)  # alone: it imports the flows
+    deployment.apply(_with_channel(platforms[0]), DECLARATION)  # alone: it imports the flows
     with ThreadPoolExecutor(APPLIED_AT_ONCE) as several:
-        list(several.map(lambda name: deployment.apply(_with_channel(name), file), platforms[1:]))
-    print(
-        f"applied {len(platforms)} platforms in {time.monotonic() - begun:.0f} s; "
-        f"measuring {minutes} minutes from {first:%H:%M:%S}",
-        flush=True,
-    )
-    if datetime.now(timezone.utc) > first:
-        raise SystemExit("Applying took longer than was foreseen: try it with fewer platforms.")
-    runs, names, load = asyncio.run(measure(made, platforms, first, minutes))
+        list(
+            several.map(
+                lambda name: deployment.apply(_with_channel(name), DECLARATION), platforms[1:]
+            )
+        )
+    print(f"applied {len(platforms)} platforms in {time.monotonic() - begun:.0f} s", flush=True)
+    runs, names, load = asyncio.run(measure(made, platforms, minutes))
     report(runs, names, load, minutes)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -92,18 +92,15 @@ def _or_nothing(name: str, act) -> list[RecoveryPoint]:
 
 
 def _points_in(settings: Settings, asset: Asset, tier: Tier) -> list[RecoveryPoint]:
-    store = repository(settings, asset, tier)
+    return points_of(repository(settings, asset, tier), asset, tier)
+
+
+def points_of(store: restic.Repository, asset: Asset, tier: Tier) -> list[RecoveryPoint]:
+    """What the snapshots of a repository, oldest first, tell of themselves."""
     snapshots = store.snapshots(tags={"asset": str(asset)})
     for snapshot in snapshots:
         with suppress(PermanentError):
             _facts_paths[store.location, snapshot.id] = facts_path_of(snapshot)
-    return points_of(snapshots, asset, tier)
-
-
-def points_of(
-    snapshots: Iterable[restic.Snapshot], asset: Asset, tier: Tier
-) -> list[RecoveryPoint]:
-    """What the snapshots of a repository, oldest first, tell of themselves."""
     named = [snapshot for snapshot in snapshots if "point" in snapshot.tags]
     # To an empty repository everything is new, which says nothing of what was backed up.
     return [_point_of(s, asset, tier, compared=number > 0) for number, s in enumerate(named)]

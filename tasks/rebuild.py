@@ -118,13 +118,20 @@ def read_vault(request: RecoverServer) -> Rebuild:
     begun = (Path(request.into) / MARKER).exists()
     if not begun:
         new_host.require_empty(settings)
-    points = catalogue.list_points(settings, tiers=(Tier.S3,), also_accepted=request.trust)
+    told = side_by_side(
+        {
+            "points": lambda: catalogue.list_points(
+                settings, tiers=(Tier.S3,), also_accepted=request.trust
+            ),
+            "left behind": lambda: wal_continuity.bases_left_behind(settings, (Tier.S3,)),
+        }
+    )
+    points, left_behind = told["points"], told["left behind"]
     newest = {
         asset: choose_point(points, asset=asset, tiers=(Tier.S3,))
         for asset in (Asset.DATABASE, Asset.FILES, Asset.MODELS)
     }
     new_host.require_room(settings, {asset: point.bytes for asset, point in newest.items()})
-    left_behind = wal_continuity.bases_left_behind(settings, (Tier.S3,))
     return Rebuild(
         settings=settings,
         into=Path(request.into),

@@ -109,8 +109,7 @@ def _configurations(
     store: restic.Repository, bucket: s3.Bucket, trust: Collection[str]
 ) -> tuple[RecoveryPoint, ...]:
     """The backups of the configuration, judged by the usual policy: the settings lie in them."""
-    snapshots = store.snapshots(tags={"asset": str(Asset.CONFIG)})
-    found = catalogue.points_of(snapshots, Asset.CONFIG, Tier.S3)
+    found = catalogue.points_of(store, Asset.CONFIG, Tier.S3)
     accepted = {*marks.names_in_bucket(bucket, Kind.ACCEPTED), *trust}
     return judge(merge_copies(found), policy=Policy(), accepted=accepted)
 

@@ -116,26 +116,26 @@ class _Download:
         self._identity: str | None = None
 
     def fetch(self, names: list[str]) -> dict[str, Path]:
-        if not names:
-            return {}
+        paths = {name: self._scratch / name for name in names}
+        missing = [name for name, path in paths.items() if not path.exists()]
+        if not missing:
+            return paths
         identity = self._identity = self._identity or vault.wal_identity(
             self._settings, tiers=self._key_from
         )
         store = places.bucket(self._settings)
 
-        def one(name: str) -> tuple[str, Path]:
-            path = self._scratch / name
-            if not path.exists():
-                key = self._remote[name].key
-                # Whole or not at all: what was fetched ahead is taken for whole.
-                unfinished = path.with_name(f"{name}{places.UNFINISHED}")
-                opened = seal.unseal(store.get(key), identity, doing=f"Opening {key}")
-                unfinished.write_bytes(opened)
-                unfinished.rename(path)
-            return name, path
+        def one(name: str) -> None:
+            key = self._remote[name].key
+            # Whole or not at all: what was fetched ahead is taken for whole.
+            unfinished = paths[name].with_name(f"{name}{places.UNFINISHED}")
+            opened = seal.unseal(store.get(key), identity, doing=f"Opening {key}")
+            unfinished.write_bytes(opened)
+            unfinished.rename(paths[name])
 
         with ThreadPoolExecutor(max_workers=_PARALLEL) as pool:
-            return dict(pool.map(one, names))
+            list(pool.map(one, missing))
+        return paths
 
     def nothing(self, name: str) -> Path:
         """An empty file in the place of an object that can't be opened."""
@@ -189,15 +189,24 @@ def fetch_ahead(settings: Settings, facts: Facts, *, base: Path) -> None:
         return
     try:
         remote = _remote_objects(settings, told.system_identifier, needed=False)
-        size = told.wal_segment_bytes
-        first = log_positions.parse_lsn(told.start_lsn) // size
-        wanted = [s.name(size) for s in whole_segments(remote, size) if s.number >= first]
+        wanted = list(_needed_from(remote, told))
         scratch = _scratch_of(base)
         scratch.mkdir(parents=True, exist_ok=True)
         download = _Download(settings, remote, scratch, key_from=(Tier.S3, Tier.LOCAL))
         download.fetch(wanted)
     except RecoveryError as error:
         log.warning("WAL could not be fetched beside the base copy: %s", error)
+
+
+def _needed_from(remote: Mapping[str, s3.Object], told: DatabaseFacts) -> Iterator[str]:
+    """What the bucket has from a base copy on: segments, those that grow, and histories."""
+    size = told.wal_segment_bytes
+    first = log_positions.parse_lsn(told.start_lsn) // size
+    whole = whole_segments(remote, size)
+    yield from (segment.name(size) for segment in whole if segment.number >= first)
+    growing = partial_segments(remote, size) - whole
+    yield from (s.name(size) + PARTIAL for s in growing if s.number >= first)
+    yield from (name for name in remote if history_timeline(name) is not None)
 
 
 def forget_ahead(base: Path) -> None:
