@@ -27,7 +27,7 @@ from staging.site import PLATFORM
 
 
 def compare_database(world: World, asked: Asked) -> Iterator[str]:
-    found, lines = present(rivals())
+    found, lines = present(asked, rivals())
     yield from lines
     work = DatabaseWork(world, found, lifeboat=LIFEBOAT)
     try:

@@ -28,7 +28,7 @@ _PROVEN_BY = {"files": "verify-integrity", "models": "compare-digests"}
 
 
 def compare_files(world: World, asked: Asked) -> Iterator[str]:
-    rivals, lines = present(file_rivals())
+    rivals, lines = present(asked, file_rivals())
     yield from lines
     work = FilesWork(world, rivals)
     everything_backed_up(world)

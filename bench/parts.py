@@ -18,6 +18,7 @@ class Asked:
     scale: Scale
     rounds: int
     full: bool = False  # growth with the sizes that take an hour
+    against: tuple[str, ...] = ()  # rivals, by a word of their names; none: all of them
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Part:
     run: Callable[[World, Asked], Iterator[str]] | None = None
     # Instead, of a part that makes what it works on by itself.
     alone: Callable[[Asked], Iterator[str]] | None = None
+    by_default: bool = False  # what fits into ten minutes
 
 
 class _Known:
@@ -40,8 +42,10 @@ class _Known:
 R = TypeVar("R", bound=_Known)
 
 
-def present(rivals: tuple[R, ...]) -> tuple[Mapping[str, R], Iterator[str]]:
-    """Those that this machine has, by name; and lines that name them all with their versions."""
+def present(asked: Asked, rivals: tuple[R, ...]) -> tuple[Mapping[str, R], Iterator[str]]:
+    """Those that are wanted and that this machine has, by name; and lines that name them all."""
+    words = [word.lower() for word in asked.against]
+    rivals = tuple(r for r in rivals if not words or any(w in r.name.lower() for w in words))
     versions = {rival.name: rival.version() for rival in rivals}
     lines = [f"- {name}: {version or 'not present'}" for name, version in versions.items()]
     return {rival.name: rival for rival in rivals if versions[rival.name]}, iter([*lines, ""])

@@ -20,7 +20,7 @@ _CHECKS_BEGIN = "checks-begin"
 
 
 def compare_servers(world: World, asked: Asked) -> Iterator[str]:
-    rivals, lines = present(server_rivals())
+    rivals, lines = present(asked, server_rivals())
     yield from lines
     work = ServerWork(world, rivals)
     work.prepare()

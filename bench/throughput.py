@@ -20,7 +20,7 @@ _SECONDS = 15
 
 
 def measure_throughput(world: World, asked: Asked) -> Iterator[str]:
-    found, lines = present(rivals())
+    found, lines = present(asked, rivals())
     yield from lines
     archiving = Archiving(world, [rival.archive() for rival in found.values()])
     run_as(world, OURS, 'createdb pgbench\n"$PG/pgbench" -q -i -s 10 pgbench')
