@@ -14,6 +14,7 @@ from lifeboat.core.forms.base import (
     TIME_PATTERN,
     Approval,
     Deed,
+    Form,
     OfPlatform,
     moment,
 )
@@ -21,6 +22,19 @@ from lifeboat.core.ladder import Rung
 from lifeboat.core.points import Tier, end_of_day
 
 Source = Literal["cheapest", "local", "s3"]
+
+
+class _InBucket(Form):
+    bucket: str = Field(min_length=3, description="Name of the bucket that holds the vault.")
+    endpoint: str = Field(
+        default="",
+        title="S3 service",
+        description="URL of the S3 service; empty means Amazon's own.",
+    )
+    region: str = Field(default="us-east-1", description="The bucket's region.")
+    prefix: str = Field(
+        default="", title="Place in the bucket", description="The vault's place inside the bucket."
+    )
 
 
 class _Recovery(Deed, OfPlatform):
@@ -128,19 +142,9 @@ class RecoverOrchestrator(_Recovery):
     )
 
 
-class RecoverServer(Deed):
+class RecoverServer(Deed, _InBucket):
     """Scenario 2: the whole server is lost. Needs the bucket and the vault's password, no more."""
 
-    bucket: str = Field(min_length=3, description="Name of the bucket that holds the vault.")
-    endpoint: str = Field(
-        default="",
-        title="S3 service",
-        description="URL of the S3 service; empty means Amazon's own.",
-    )
-    region: str = Field(default="us-east-1", description="The bucket's region.")
-    prefix: str = Field(
-        default="", title="Place in the bucket", description="The vault's place inside the bucket."
-    )
     into: str = Field(
         min_length=1,
         title="Directory",
@@ -176,19 +180,9 @@ class RecoverServer(Deed):
         return self
 
 
-class ProvisionServer(Deed):
+class ProvisionServer(Deed, _InBucket):
     """Scenario 2 without a machine: one is made in EC2, and recovers the platform by itself."""
 
-    bucket: str = Field(min_length=3, description="Name of the bucket that holds the vault.")
-    endpoint: str = Field(
-        default="",
-        title="S3 service",
-        description="URL of the S3 service; empty means Amazon's own.",
-    )
-    region: str = Field(default="us-east-1", description="The bucket's region.")
-    prefix: str = Field(
-        default="", title="Place in the bucket", description="The vault's place inside the bucket."
-    )
     into: str = Field(
         default="",
         title="Directory",
@@ -218,7 +212,7 @@ class ProvisionServer(Deed):
     )
 
 
-class RecoverBucket(Deed, OfPlatform):
+class RecoverBucket(Deed, OfPlatform, _InBucket):
     """The bucket's objects were deleted or overwritten; their old versions remain.
 
     With the bucket's coordinates it needs no lifeboat.yaml, and no password of the vault either.
@@ -226,15 +220,6 @@ class RecoverBucket(Deed, OfPlatform):
 
     bucket: str = Field(
         default="", description="Name of the bucket; empty means the one of lifeboat.yaml."
-    )
-    endpoint: str = Field(
-        default="",
-        title="S3 service",
-        description="URL of the S3 service; empty means Amazon's own.",
-    )
-    region: str = Field(default="us-east-1", description="The bucket's region.")
-    prefix: str = Field(
-        default="", title="Place in the bucket", description="The vault's place inside the bucket."
     )
     as_of: str = Field(
         default="",
