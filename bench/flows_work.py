@@ -6,14 +6,13 @@ import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
-from bench import ours
-from bench.ours import Told
+from bench import ours, pressed
 from bench.parts import Asked, everything_backed_up
 from bench.world import World
-from lifeboat.core.timeline import outside_steps_seconds
+from lifeboat.core.timeline import RunRecord, outside_steps_seconds
 from staging import faults
-from staging.orchestrator import Orchestrator
 from staging.site import BUCKET, PLATFORM
 
 _WANTED_SHARE, _WANTED_SECONDS = 0.05, 2.0
@@ -24,6 +23,8 @@ class Flow:
     """One command, and what has to happen before it, which is not timed."""
 
     words: str
+    deployment: str = ""  # by which it is run in the UI, and what is filled in
+    request: Mapping[str, object] = MappingProxyType({})
     before: Callable[[World, int], object] = lambda world, number: None
 
     @property
@@ -34,23 +35,38 @@ class Flow:
 def flows(world: World) -> tuple[Flow, ...]:
     approved = f"--approve {PLATFORM}"
     server = f"--into {world.server} --bucket {BUCKET} --endpoint {world.s3.endpoint}"
+    preapproved = {"approval": "preapproved"}
     return (
-        Flow("backup database"),
-        Flow("backup files"),
+        Flow("backup database", "backup-database"),
+        Flow("backup files", "backup-files"),
         Flow("backup models --always"),
         Flow("backup config --always"),
-        Flow("backup platform"),
+        Flow("backup platform", "backup-platform"),
         Flow(
             f"recover files {approved}",
+            *("recover-files", preapproved),
             lambda world, number: faults.damage_files(world, seed=number, share=0.01),
         ),
-        Flow(f"recover models {approved}", lambda world, _: faults.delete_models(world)),
+        Flow(
+            f"recover models {approved}",
+            *("recover-models", preapproved),
+            lambda world, _: faults.delete_models(world),
+        ),
         Flow(
             f"recover database {approved}",
+            *("recover-database", preapproved),
             lambda world, _: faults.destroy_data_directory(world),
         ),
-        Flow(f"recover server {server} {approved}", _lose_server),
+        Flow(
+            f"recover server {server} {approved}",
+            *("recover-server", _where(world) | preapproved),
+            _lose_server,
+        ),
     )
+
+
+def _where(world: World) -> dict[str, object]:
+    return {"into": str(world.server), "bucket": BUCKET, "endpoint": world.s3.endpoint}
 
 
 def _lose_server(world: World, number: int) -> None:
@@ -58,46 +74,35 @@ def _lose_server(world: World, number: int) -> None:
     world.lose_server()
 
 
-def _runs(
-    world: World, rounds: int, environments: Mapping[str, Mapping[str, str] | None]
-) -> Iterator[tuple[str, str, Told]]:
-    """(how, flow, what was told) of every flow, so many times, each way in turn."""
-    everything_backed_up(world)
-    for number in range(rounds):
-        for flow in flows(world):
-            for how, environment in environments.items():
-                flow.before(world, number)
-                told = ours.run(
-                    world, flow.words, environment=environment, alone=environment is None
-                )
-                if flow.name == "recover server":
-                    world.stack.stop(["keeper"])
-                yield how, flow.name, told
-
-
 def measure_overhead(world: World, asked: Asked) -> Iterator[str]:
-    """Seconds in which no step was at work: alone, and under a Prefect server on PostgreSQL."""
-    server = Orchestrator(world.peers / "prefect", platform="bench", environment={})
-    server.create()
+    """Seconds in which no step was at work: of the command alone, and by the deployment."""
+    everything_backed_up(world)
     found: dict[str, dict[str, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
-    try:
-        server.start_server()
-        ways = {"alone": None, "Prefect": server.environment()}
-        for how, name, told in _runs(world, asked.rounds, ways):
-            whole = told.sample.seconds
-            steps = told.record.steps if told.record else ()
-            outside = outside_steps_seconds(told.began_at, told.began_at + whole, steps)
-            found[name][how].append((whole, outside))
-    finally:
-        server.destroy()
-    yield "Seconds outside the steps' own work, from the start of the command to its end: Python's"
-    yield "start, imports, settings, journal, Prefect. Wanted: at most 5 % or 2 s of any flow."
+    with pressed.prefect(world) as prefect:
+        for number, flow in ((n, flow) for n in range(asked.rounds) for flow in flows(world)):
+            flow.before(world, number)
+            told = ours.run(world, flow.words)
+            began, ended = told.began_at, told.began_at + told.sample.seconds
+            _note(found[flow.name]["command"], began, ended, told.record)
+            _rest(world, flow)
+            if flow.deployment:
+                flow.before(world, number + asked.rounds)
+                _note(
+                    found[flow.name]["deployment"], *prefect.press(flow.deployment, **flow.request)
+                )
+                _rest(world, flow)
+    yield "Seconds outside the steps' own work. Of the command alone: from its start to its end;"
+    yield "Python's start, imports, settings. By the deployment, with `lifeboat work`: from"
+    yield "pressing Run until the run has ended. Wanted: at most 5 % or 2 s of any flow."
     yield ""
-    yield "| flow | alone s | outside s | share | under Prefect s | outside s | share | as wanted |"
+    yield "| flow | command s | outside s | share | deployment s | outside s | share | as wanted |"
     yield "|---|---:|---:|---:|---:|---:|---:|---|"
-    for name, ways_of in found.items():
+    for name, ways in found.items():
         cells, good = "", True
-        for samples in ways_of.values():
+        for way in ("command", "deployment"):
+            if not (samples := ways.get(way)):
+                cells += " - | - | - |"
+                continue
             whole, outside = (statistics.median(column) for column in zip(*samples, strict=True))
             share = outside / whole
             good &= share <= _WANTED_SHARE or outside <= _WANTED_SECONDS
@@ -105,11 +110,28 @@ def measure_overhead(world: World, asked: Asked) -> Iterator[str]:
         yield f"| {name} |{cells} {'yes' if good else 'NO'} |"
 
 
+def _note(
+    samples: list[tuple[float, float]], began: float, ended: float, record: RunRecord | None
+) -> None:
+    outside = outside_steps_seconds(began, ended, record.steps if record else ())
+    samples.append((ended - began, outside))
+
+
+def _rest(world: World, flow: Flow) -> None:
+    """After a server's recovery: what it has started goes on backing up by itself."""
+    if flow.name == "recover server":
+        world.stack.stop(["keeper"])
+
+
 def measure_memory(world: World, asked: Asked) -> Iterator[str]:
     """What all processes of a command held while each of its steps was at work."""
     peaks: dict[str, dict[str, float]] = defaultdict(dict)
-    for _, name, told in _runs(world, asked.rounds, {"alone": None}):
-        held = peaks[name]
+    everything_backed_up(world)
+    for number, flow in ((n, flow) for n in range(asked.rounds) for flow in flows(world)):
+        flow.before(world, number)
+        told = ours.run(world, flow.words)
+        _rest(world, flow)
+        held = peaks[flow.name]
         held["(the whole)"] = max(held.get("(the whole)", 0.0), told.sample.peak_mb)
         for step in told.record.steps if told.record else ():
             at_work = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,16 +50,20 @@ def run(
     world: World, words: str, *, environment: Mapping[str, str] | None = None, alone: bool = True
 ) -> Told:
     """Run one command and read the record that it left; None if it left none."""
-    before = set(_records(world))
+    before = set(records(world))
     known = world.environment_of_commands() | dict(environment or {})
     log = world.peers / "Lifeboat.log"
     script = command(words) if alone else f"{LIFEBOAT} {words}"
     sample = shell.run(script, known, log=log)
-    # A new file, by name: names sort by time, and only one command runs.
-    new = sorted(set(_records(world)) - before, key=lambda path: path.stat().st_mtime)
-    record = RunRecord.model_validate(json.loads(new[-1].read_text())) if new else None
+    record = newest_record(world, before)
     return Told(sample, record, sample.began_at)
 
 
-def _records(world: World) -> list[Path]:
+def records(world: World) -> list[Path]:
     return list((world.server / "backups" / "records" / "runs").glob("*/record.json"))
+
+
+def newest_record(world: World, known: Collection[Path]) -> RunRecord | None:
+    """The record that is there besides those that are known; None if there is none."""
+    new = sorted(set(records(world)) - set(known), key=lambda path: path.stat().st_mtime)
+    return RunRecord.model_validate(json.loads(new[-1].read_text())) if new else None
