@@ -27,6 +27,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import psutil
 from rich.console import Console
 from rich.table import Table
@@ -123,20 +124,20 @@ class Worker:
         told_at = 0.0
         while time.monotonic() < until:
             begun = time.monotonic()
-            if begun - told_at > HEARTBEAT_SECONDS:
-                await self._client.send_worker_heartbeat(
-                    self._pool, f"{self._platform}-{self._pool}", HEARTBEAT_SECONDS
-                )
-                told_at = begun
             try:
+                if begun - told_at > HEARTBEAT_SECONDS:
+                    await self._client.send_worker_heartbeat(
+                        self._pool, f"{self._platform}-{self._pool}", HEARTBEAT_SECONDS
+                    )
+                    told_at = begun
                 due = await self._client.get_scheduled_flow_runs_for_work_pool(
                     self._pool,
                     work_queue_names=[self._platform],
                     scheduled_before=datetime.now(timezone.utc)
                     + timedelta(seconds=PREFETCH_SECONDS),
                 )
-            except PrefectHTTPStatusError as error:
-                logging.getLogger("bench").warning("%s: %s", self._platform, error)
+            except (PrefectHTTPStatusError, httpx.TransportError) as error:
+                logging.getLogger("bench").warning("%s: %r", self._platform, error)
                 due = []
             for answer in due:
                 run = answer.flow_run
@@ -189,10 +190,16 @@ async def measure(root: Orchestrator, platforms: list[str], minutes: int) -> Any
             raise SystemExit("Making the runs took too long: try it with fewer platforms.")
         # The last runs get half a minute to begin in.
         until = time.monotonic() + (last - datetime.now(timezone.utc)).total_seconds() + 30
-        workers = [Worker(client, pool, name, names) for name in platforms for pool in POOLS]
         load = Load()
         watching = asyncio.create_task(sample(root, first, last, load))
-        await asyncio.gather(*(worker.work(until) for worker in workers))
+        async with contextlib.AsyncExitStack() as stack:
+            # A client for each: a hundred workers at the few connections of one would wait for it.
+            workers = [
+                Worker(await stack.enter_async_context(get_client()), pool, name, names)
+                for name in platforms
+                for pool in POOLS
+            ]
+            await asyncio.gather(*(worker.work(until) for worker in workers))
         await watching
         return await due_runs(client, first, last), names, load
 

@@ -2,6 +2,7 @@
 
     python install_packages.py image      what Lifeboat needs
     python install_packages.py staging    and what makes the staging platform
+    python install_packages.py FILE       what another file of that kind lists
 
 What the tests need is left out, as is what Debian's packages bring. Something that is left out
 by mistake ends the build: `pip check` looks afterwards. Where pip finds packages is told by the
@@ -53,8 +54,11 @@ def part(lock: str, which: str) -> str:
 
 
 def main() -> None:
-    chosen = LOCK.with_name(f"requirements.{sys.argv[1]}.lock")
-    chosen.write_text(part(LOCK.read_text(encoding="utf-8"), sys.argv[1]), encoding="utf-8")
+    which = sys.argv[1]
+    chosen = Path(which)
+    if which in ("image", "staging"):
+        chosen = LOCK.with_name(f"requirements.{which}.lock")
+        chosen.write_text(part(LOCK.read_text(encoding="utf-8"), which), encoding="utf-8")
     environment = dict(os.environ)
     # Empty where the machine that builds has nothing to say.
     for variable, name in (("PIP_CONFIG_FILE", "pip_config"), ("PIP_CERT", "pip_certificates")):
