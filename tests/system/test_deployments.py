@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import os
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
@@ -12,6 +16,7 @@ import httpx
 import pytest
 
 from lifeboat.core.errors import PreconditionError, SettingsError, TransientError
+from lifeboat.core.requests import WatchObjectives
 from lifeboat.settings.alarms import Alarms, Channel
 from lifeboat.settings.model import Watch
 from staging.orchestrator import Orchestrator
@@ -183,3 +188,37 @@ def test_after_an_outage_one_backup_runs_and_not_forty(server, tmp_path) -> None
             assert time.monotonic() < deadline, ends
             time.sleep(0.5)
     assert len([end for end in ends if end != "CANCELLED"]) == 1, ends
+
+
+def test_a_platform_is_watched_from_outside_by_a_deployment_of_its_own(
+    server: Orchestrator,
+) -> None:
+    """As docs/many-hosts.md says, for a bucket at Amazon: no endpoint."""
+    file = DECLARATION.with_name("deployments") / "many-hosts" / "outside.yaml"
+    place = {"BUCKET": "vault-of-cad", "ENDPOINT": "", "REGION": "eu-west-1"}
+    told = {f"LIFEBOAT_{name}": value for name, value in place.items()}
+    pool = {"name": "lifeboat-outside", "type": "process"}
+    user, _, password = server.password.partition(":")
+    httpx.post(f"{server.url}/api/work_pools/", json=pool, auth=(user, password)).raise_for_status()
+    done = subprocess.run(
+        [
+            Path(sys.executable).with_name("prefect"),
+            *("--no-prompt", "deploy", "--all", "--prefect-file", file),
+        ],
+        env={**os.environ, **server.environment(), **told, "LIFEBOAT_PLATFORM": PLATFORM},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    apply(**server.environment())  # the platform's own leave it alone
+    name = f"{PLATFORM}.watch-from-outside"
+    [found] = [d for d in ask(server, "/deployments/filter") if d["name"] == name]
+    form = WatchObjectives.model_validate(found["parameters"]["request"])
+    assert (form.source, form.bucket) == ("s3", "vault-of-cad")
+    assert (form.endpoint, form.region) == ("", "eu-west-1")
+    module, _, function = found["entrypoint"].rpartition(".")
+    assert callable(getattr(importlib.import_module(module), function))
+    assert str(Path.cwd()) not in str(found["pull_steps"]), "the place it was called from"
+    # Other tests share the server.
+    gone = httpx.delete(f"{server.url}/api/deployments/{found['id']}", auth=(user, password))
+    gone.raise_for_status()
