@@ -42,7 +42,6 @@ POOLS = ("lifeboat-backups", "lifeboat-recoveries")
 QUERY_SECONDS = 2.0
 PREFETCH_SECONDS = 10.0
 HEARTBEAT_SECONDS = 30.0
-STEPS = 5
 APPLIED_AT_ONCE = 6
 SECONDS = {
     "backup-database": 30.0,
@@ -51,9 +50,8 @@ SECONDS = {
     "test-restore": 60.0,
     "prune-backups": 10.0,
     "drill": 90.0,
-    "ship-wal": 1.0,
 }
-"""How long a run of a flow takes; what is not named takes 2 s."""
+"""How long a run of a flow takes, in five steps; what is not named takes 2 s, in one."""
 
 
 @dataclass
@@ -80,9 +78,9 @@ def flow_of_sleeps() -> Any:
         await asyncio.sleep(seconds)
 
     @flow(validate_parameters=False)
-    async def sleeps(seconds: float) -> None:
-        for number in range(STEPS):
-            await step(number, seconds / STEPS)
+    async def sleeps(seconds: float, steps: int) -> None:
+        for number in range(steps):
+            await step(number, seconds / steps)
 
     return sleeps
 
@@ -116,7 +114,7 @@ class Worker:
 
     def parameters(self, name: str) -> dict[str, Any]:
         """What the flow is given in place of the procedure of this name."""
-        return {"seconds": SECONDS.get(name, 2.0)}
+        return {"seconds": SECONDS.get(name, 2.0), "steps": 5 if name in SECONDS else 1}
 
     async def work(self, until: float) -> None:
         from prefect.exceptions import PrefectHTTPStatusError
