@@ -16,7 +16,7 @@ import httpx
 
 from staging.orchestrator import Orchestrator
 
-PATIENCE_SECONDS = 150
+PATIENCE_SECONDS = 270  # a recovery takes 100 s where a container is built beside it
 
 
 class Ui:

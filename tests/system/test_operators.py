@@ -221,7 +221,7 @@ def test_what_stays_bad_is_proposed_once_and_taken_back_when_it_is_well(
             return health.judge(settings, health.look(settings))
 
         def until_well() -> Health:
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 150
             while not (now := look()).good:
                 assert time.monotonic() < deadline, now
             return now
