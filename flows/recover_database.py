@@ -21,9 +21,10 @@ def recover_database(request: RecoverDatabase = RecoverDatabase()) -> RunRecord 
     3. Climb the ladder, cheapest cure first, until one holds: restart the service; rename the hot
        copy into place; restore from the local vault; restore from S3. Each replays the WAL to the
        newest row, or to the point in time. The application is stopped before the first restore.
-    4. Start the application; meanwhile protect the recovered database: slot and WAL receiver.
-    5. Verify the platform.
-    6. Start what was deferred, and let backups go on.
+    4. Protect the recovered database: slot and WAL receiver.
+    5. Start the application.
+    6. Verify the platform.
+    7. Start what was deferred, and let backups go on.
 
     What it changes: the data directory; the damaged one lies beside it, as `*.damaged-<run>`.
     If it fails: the reasons of every rung are told; nothing was removed; run it again.
@@ -39,9 +40,9 @@ def recover_database(request: RecoverDatabase = RecoverDatabase()) -> RunRecord 
 
         facts = climb.climb(settings, found.rungs, found.points, to_time=request.target_time)
 
+        restore_database.rearm_wal(settings)
         told = side_by_side(
             {
-                "protect": lambda: restore_database.rearm_wal(settings),
                 "start": lambda: services.start_services(
                     settings, services.application_services(settings)
                 ),

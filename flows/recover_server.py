@@ -24,10 +24,10 @@ def recover_server(request: RecoverServer) -> RunRecord | RecoveryPlan:
        base copy is that of the newest complete verified set, for WAL brings any base to the newest
        row. Files and models are the newest, for what came by WAL refers to them. What turns out to
        be damaged is replaced by the next best, which the plan and the record name.
-    6. Start the critical services; meanwhile protect the recovered database (slot and WAL
-       receiver), and compare files and models with their digests.
-    7. Verify the platform.
-    8. Start what was deferred, and let backups go on.
+    6. Protect the recovered database: slot and WAL receiver.
+    7. Compare files and models with their digests, and start the critical services.
+    8. Verify the platform.
+    9. Start what was deferred, and let backups go on.
 
     A rehearsal is the same without the last: the bucket is read and never written to.
 
@@ -52,9 +52,9 @@ def recover_server(request: RecoverServer) -> RunRecord | RecoveryPlan:
             rebuild.restore_configuration(found)
             rebuild.prepare_stack(found)
             restored = rebuild.restore_data(found)
+            restore_database.rearm_wal(settings)
             side_by_side(
                 {
-                    "protect": lambda: restore_database.rearm_wal(settings),
                     "prove": lambda: rebuild.prove_data(found, restored),
                     "start": lambda: services.start_services(
                         settings, services.application_services(settings)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 
@@ -91,26 +90,6 @@ def _wait_until_ready(settings: Settings, seconds: float) -> None:
         timeout_seconds=seconds,
         why_not=lambda: services.why_not_running(settings, settings.database.service),
     )
-
-
-def _start_and_wait(settings: Settings, seconds: float) -> None:
-    """Start the database and wait until it takes writes.
-
-    Its manager watches for a second or more whether its process stays; a database that takes writes
-    before has shown it. If the manager gives it up, what it says is raised.
-    """
-    service = settings.database.service
-    pool = ThreadPoolExecutor(1, thread_name_prefix="start")
-    launched = pool.submit(stack_of(settings).up, [service])
-    pool.shutdown(wait=False)
-
-    def why_not() -> str | None:
-        if not launched.done():
-            return None
-        launched.result()
-        return services.why_not_running(settings, service)
-
-    postgres.wait_until_ready(connection(settings), timeout_seconds=seconds, why_not=why_not)
 
 
 @step(Phase.FETCH)
@@ -224,7 +203,8 @@ def replay(settings: Settings, collected: wal_replay.CollectedWal, *, tier: Tier
 
     Raises VerificationFailed if it stopped short of what was staged.
     """
-    _start_and_wait(settings, _time_box(settings, tier))
+    stack_of(settings).up([settings.database.service])
+    _wait_until_ready(settings, _time_box(settings, tier))
     reached = postgres.recovered_to(settings.database.data_directory)
     if collected.must_reach_lsn and reached.lsn < collected.must_reach_lsn:
         raise VerificationFailed(
@@ -241,8 +221,7 @@ def replay(settings: Settings, collected: wal_replay.CollectedWal, *, tier: Tier
 def rearm_wal(settings: Settings) -> None:
     """Make the slot again and start the receiver, so that the recovered database is protected.
 
-    The application may start meanwhile. With synchronous WAL its commits wait for the receiver;
-    what is written before there is a slot the server keeps (`wal_receiver.rearm`).
+    Before the application starts: with synchronous WAL its commits wait for the receiver.
     """
     wal_receiver.rearm(settings)
 
