@@ -221,7 +221,9 @@ def replay(settings: Settings, collected: wal_replay.CollectedWal, *, tier: Tier
 def rearm_wal(settings: Settings) -> None:
     """Make the slot again and start the receiver, so that the recovered database is protected.
 
-    Before the application starts: with synchronous WAL its commits wait for the receiver.
+    Before the application starts, and not beside it: with synchronous WAL its commits wait for the
+    receiver; and of a recovery that dies in between, what was written meanwhile is in no vault, so
+    that older bases lead to the newest row no more.
     """
     wal_receiver.rearm(settings)
 

@@ -127,8 +127,9 @@ class _Download:
 
         def one(name: str) -> None:
             key = self._remote[name].key
-            # Whole or not at all: what was fetched ahead is taken for whole.
-            unfinished = paths[name].with_name(f"{name}{places.UNFINISHED}")
+            # Whole or not at all: what was fetched ahead is taken for whole. And not `.partial`, as
+            # a segment is called that grows.
+            unfinished = self._scratch / f".{name}.part"
             opened = seal.unseal(store.get(key), identity, doing=f"Opening {key}")
             unfinished.write_bytes(opened)
             unfinished.rename(paths[name])
@@ -199,13 +200,13 @@ def fetch_ahead(settings: Settings, facts: Facts, *, base: Path) -> None:
 
 
 def _needed_from(remote: Mapping[str, s3.Object], told: DatabaseFacts) -> Iterator[str]:
-    """What the bucket has from a base copy on: segments, those that grow, and histories."""
+    """What the bucket has from a base copy on and will never change: segments, and histories.
+
+    One that grows is asked for last: meanwhile the bucket may have got more of it.
+    """
     size = told.wal_segment_bytes
     first = log_positions.parse_lsn(told.start_lsn) // size
-    whole = whole_segments(remote, size)
-    yield from (segment.name(size) for segment in whole if segment.number >= first)
-    growing = partial_segments(remote, size) - whole
-    yield from (s.name(size) + PARTIAL for s in growing if s.number >= first)
+    yield from (s.name(size) for s in whole_segments(remote, size) if s.number >= first)
     yield from (name for name in remote if history_timeline(name) is not None)
 
 

@@ -195,7 +195,7 @@ def test_a_platform_is_watched_from_outside_by_a_deployment_of_its_own(
 ) -> None:
     """As docs/many-hosts.md says, for a bucket at Amazon: no endpoint."""
     file = DECLARATION.with_name("deployments") / "many-hosts" / "outside.yaml"
-    place = {"BUCKET": "vault-of-cad", "ENDPOINT": "", "REGION": "eu-west-1"}
+    place = {"BUCKET": "vault-of-cad", "PREFIX": "cad", "ENDPOINT": "", "REGION": "eu-west-1"}
     told = {f"LIFEBOAT_{name}": value for name, value in place.items()}
     pool = {"name": "lifeboat-outside", "type": "process"}
     user, _, password = server.password.partition(":")
@@ -214,7 +214,7 @@ def test_a_platform_is_watched_from_outside_by_a_deployment_of_its_own(
     name = f"{PLATFORM}.watch-from-outside"
     [found] = [d for d in ask(server, "/deployments/filter") if d["name"] == name]
     form = WatchObjectives.model_validate(found["parameters"]["request"])
-    assert (form.source, form.bucket) == ("s3", "vault-of-cad")
+    assert (form.source, form.bucket, form.prefix) == ("s3", "vault-of-cad", "cad")
     assert (form.endpoint, form.region) == ("", "eu-west-1")
     module, _, function = found["entrypoint"].rpartition(".")
     assert callable(getattr(importlib.import_module(module), function))

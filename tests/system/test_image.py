@@ -54,6 +54,19 @@ def test_nothing_of_this_machine_is_in_it(image: Image) -> None:
     assert "/moto" not in found
 
 
+def test_the_server_past_one_machine_is_made_of_it(image: Image) -> None:
+    image.build("lifeboat-server")
+    server = f"{image.name}-server"
+    try:
+        look = "import prefect_redis, prefect; print(prefect.__version__)"
+        told = image.docker("run", "--rm", "--network=none", server, "version")
+        assert "3.8.8" in told
+        python = ("--entrypoint=/opt/lifeboat/.venv/bin/python", server, "-c", look)
+        assert image.docker("run", "--rm", "--network=none", *python).strip() == "3.8.8"
+    finally:
+        image.docker("image", "rm", "--force", server)
+
+
 class ImageShell(Shell):
     """An operator's shell on a host that has an engine and the image, and nothing else of ours."""
 

@@ -303,14 +303,16 @@ def test_after_a_recovery_that_died_before_its_slot_the_wal_has_no_hole(shell: S
     manager = psutil.Process(int((shell.site.server / "run/supervisord.pid").read_text()))
     child = shell.start("recover", "database", "--from", "local", "--approve", PLATFORM)
     assert child.stderr
-    for line in child.stderr:
-        if "bring-base ..." in line:
-            manager.suspend()  # or the recovery might be over before it is killed
-        if "replay ..." in line:
-            child.kill()
-            break
-    child.communicate(timeout=60)
-    manager.resume()
+    try:
+        for line in child.stderr:
+            if "bring-base ..." in line:
+                manager.suspend()  # or the recovery might be over before it is killed
+            if "replay ..." in line:
+                child.kill()
+                break
+        child.communicate(timeout=60)
+    finally:
+        manager.resume()
     shell.site.stack.start(["postgres"])  # as the host does when it comes up again
     settings = load_settings(shell.site.settings_path)
     postgres.wait_until_ready(database.connection(settings), timeout_seconds=60)
