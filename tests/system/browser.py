@@ -19,7 +19,7 @@ import httpx
 import pytest
 from websockets.sync.client import connect
 
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 180  # where an image is built beside it, a page takes a minute
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 # Of all elements that show the text, the innermost ones that are seen; the last is on top.
 _FIND = """
