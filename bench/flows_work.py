@@ -5,8 +5,7 @@ from __future__ import annotations
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
+from dataclasses import dataclass, field
 
 from bench import ours, pressed
 from bench.parts import Asked, everything_backed_up
@@ -24,7 +23,7 @@ class Flow:
 
     words: str
     deployment: str = ""  # by which it is run in the UI, and what is filled in
-    request: Mapping[str, object] = MappingProxyType({})
+    request: Mapping[str, object] = field(default_factory=dict)
     before: Callable[[World, int], object] = lambda world, number: None
 
     @property

@@ -31,9 +31,9 @@ _ENGINE_WAS_THERE = pytest.StashKey[bool]()
 # Handed out first, or a worker would be busy with one of them long after the others are done.
 _LONGEST = (
     "test_containers",
-    "test_operators",
     "test_120_days",
     "test_recoveries",
+    "test_operators",
     "test_drill_incidents",
     "test_wal_failures",
     "test_guide",

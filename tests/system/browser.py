@@ -88,16 +88,21 @@ class Page:
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
-    def go(self, url: str) -> None:
-        """Open a page. One that stays blank, as the first one sometimes does, is opened again."""
+    def go(self, url: str, *parts: str) -> None:
+        """Open a page, and wait until it shows all of these.
+
+        One that does not is opened again, as a person would: the first one sometimes stays blank,
+        and one whose first question to a busy server was lost asks no second time.
+        """
         for _ in range(3):
             self.call("Page.navigate", url=url)
             deadline = time.monotonic() + PATIENCE_SECONDS / 3
             while time.monotonic() < deadline:
-                if self.text.strip():
+                text = self.text
+                if text.strip() and all(part in text for part in parts):
                     return
                 time.sleep(0.1)
-        raise AssertionError(f"{url} stays blank")
+        raise AssertionError(f"{url} does not show {list(parts)}. There is:\n{text}")
 
     @property
     def text(self) -> str:
