@@ -1,4 +1,4 @@
-"""A flow as operators run it: by its deployment, on `lifeboat work`, timed from pressing Run."""
+"""A flow as it is run: by its deployment, on `lifeboat work`, pressed or due at a moment."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime, timezone
 from typing import Any
 
 import httpx
@@ -19,6 +20,7 @@ from staging.site import PLATFORM
 
 _PATIENCE_SECONDS = 300.0
 _LOOK_SECONDS = 0.05
+_AHEAD_SECONDS = 15.0  # workers fetch what is due within ten seconds
 _OVER = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 
@@ -40,25 +42,34 @@ class Prefect:
         """(when Run was pressed, when the run had ended, its record). Raises RuntimeError if it did
         not end well.
         """
+        return self._run(name, time.time(), request)
+
+    def be_due(self, name: str, **request: Any) -> tuple[float, float, RunRecord]:
+        """The same of a run that is due at a moment that was known before, as by a schedule."""
+        return self._run(name, time.time() + _AHEAD_SECONDS, request)
+
+    def _run(
+        self, name: str, due: float, request: dict[str, Any]
+    ) -> tuple[float, float, RunRecord]:
         deployment = self._deployments[f"{PLATFORM}.{name}"]
         known = set(ours.records(self._world))
         given = {**deployment["parameters"].get("request", {}), **request}
         parameters = {**deployment["parameters"], **({"request": given} if given else {})}
-        pressed = time.time()
+        details = {"scheduled_time": datetime.fromtimestamp(due, timezone.utc).isoformat()}
         run = self._post(
             f"/deployments/{deployment['id']}/create_flow_run",
             parameters=parameters,
-            state={"type": "SCHEDULED"},
+            state={"type": "SCHEDULED", "state_details": details},
         )["id"]
         while (state := self._http.get(f"/flow_runs/{run}").json()["state"])["type"] not in _OVER:
-            if time.time() - pressed > _PATIENCE_SECONDS:
+            if time.time() - due > _PATIENCE_SECONDS:
                 break
             time.sleep(_LOOK_SECONDS)
         ended = time.time()
         record = ours.newest_record(self._world, known)
         if state["type"] != "COMPLETED" or record is None:
             raise RuntimeError(f"{name} ended as {state['name']}: {state['message']}")
-        return pressed, ended, record
+        return due, ended, record
 
 
 @contextmanager
