@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -90,6 +91,7 @@ def measure_overhead(world: World, asked: Asked) -> Iterator[str]:
             _rest(world, flow)
             if flow.deployment:
                 flow.before(world, number + asked.rounds)
+                os.sync()
                 # Schedules make backups, people press Run for a recovery.
                 run = prefect.press if flow.is_recovery else prefect.be_due
                 _note(found[flow.name]["deployment"], *run(flow.deployment, **flow.request))

@@ -61,9 +61,11 @@ class Sample:
 def run(script: str, environment: Mapping[str, str], *, log: Path) -> Sample:
     """Run a script by bash to its end and measure it. What it says goes into the log.
 
+    What was written before is on the disk first: it would hold up who makes sure of its own.
     Raises Failed with the log's end for an exit code other than 0, or after half an hour.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
+    os.sync()
     with log.open("ab") as file:
         file.write(f"\n$ {script.strip()}\n".encode())
         file.flush()

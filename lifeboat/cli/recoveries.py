@@ -388,7 +388,7 @@ def _print_checks(sections, verdict: Verdict) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from lifeboat.core.checks import Status
+    from lifeboat.core.checks import NOT_PASSED, Status
 
     colours = {
         Status.PASS: "green",
@@ -408,6 +408,10 @@ def _print_checks(sections, verdict: Verdict) -> None:
     console = Console()
     console.print(table)
     console.print(f"{verdict.passed} of {verdict.total} passed")
+    # Once more and last, where eyes are, and whole: a narrow table cuts its words.
+    for check in verdict.checks:
+        if check.status in NOT_PASSED:
+            typer.echo(f"{check.name}: {check.status}: {check.evidence}")
 
 
 def _answer_beforehand(approve: str, config: Path | None) -> None:

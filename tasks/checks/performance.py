@@ -83,7 +83,8 @@ def cpu_normal(context: Context) -> str:
     running_away, used = [], 0.0
     for name, last in samples[-1].services.items():
         series = _series(samples, name, last)
-        used += series[-1][1].cpu_seconds - series[0][1].cpu_seconds
+        # What a child had used is not seen any more once the child has ended.
+        used += max(0.0, series[-1][1].cpu_seconds - series[0][1].cpu_seconds)
         # By what really passed: on a busy host one look comes late and the next one soon after.
         shares = [
             100 * (after.cpu_seconds - before.cpu_seconds) / (end - begin) / resources.cores()
