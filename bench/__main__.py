@@ -15,7 +15,7 @@ from bench import results
 from bench.database_work import compare_database
 from bench.files_work import compare_files
 from bench.flows_work import measure_memory, measure_overhead
-from bench.growth import measure_growth
+from bench.growth import measure_growth_of_database, measure_growth_of_files
 from bench.parts import Asked, Part
 from bench.press_to_first_step import measure_trigger
 from bench.server_work import compare_servers
@@ -30,7 +30,8 @@ PARTS = (
     Part("trigger", "From the trigger to the first step", alone=measure_trigger, by_default=True),
     Part("throughput", "The database during a backup", measure_throughput),
     Part("memory", "Memory of every step", measure_memory),
-    Part("growth", "Growth with the size", alone=measure_growth),
+    Part("database-growth", "Growth with the database", alone=measure_growth_of_database),
+    Part("files-growth", "Growth with the files", alone=measure_growth_of_files),
 )
 
 
@@ -68,7 +69,8 @@ def main() -> None:
 
 
 def _section(part: Part, asked: Asked) -> Iterator[str]:
-    yield f"{results.machine()}. {asked.rounds} rounds: {asked.scale.in_words()}."
+    rounds = f"{asked.rounds} rounds" if asked.rounds > 1 else "One round"
+    yield f"{results.machine()}. {rounds}: {asked.scale.in_words()}."
     yield ""
     if part.alone:
         yield from part.alone(asked)

@@ -21,20 +21,29 @@ _FILES = {False: (1_000, 4_000, 16_000), True: (1_000, 100_000, 1_000_000)}
 _SMALL_BYTES = 1000  # of one file, where their number counts
 
 
-def measure_growth(asked: Asked) -> Iterator[str]:
-    small = replace(asked.scale, database_mb=20, wal_mb=1, files=100, models_mb=5)
+def measure_growth_of_database(asked: Asked) -> Iterator[str]:
+    small = _small(asked)
     yield from _grown(
         "database, MB",
         _DATABASE_MB[asked.full],
         lambda size: replace(small, database_mb=size),
         _database_commands,
     )
+
+
+def measure_growth_of_files(asked: Asked) -> Iterator[str]:
+    small = _small(asked)
     yield from _grown(
         f"files of {_SMALL_BYTES} bytes",
         _FILES[asked.full],
         lambda size: replace(small, files=size, file_bytes=_SMALL_BYTES),
         _file_commands,
     )
+
+
+def _small(asked: Asked) -> Scale:
+    """All but what grows."""
+    return replace(asked.scale, database_mb=20, wal_mb=1, files=100, models_mb=5)
 
 
 def _database_commands(world: World) -> Iterator[tuple[str, shell.Sample]]:
@@ -68,9 +77,9 @@ def _grown(
         for name, sample in _measured(scale_of(size), commands):
             print(f"{what} {size} | {name}: {sample.seconds:.1f} s", file=sys.stderr, flush=True)
             found.setdefault(name, []).append(sample)
-    yield f"### Growth with {what}"
-    yield ""
     told = " | ".join(f"{size}: s | MB" for size in sizes)
+    yield f"By {what}: seconds and the most memory of each size."
+    yield ""
     yield f"| work | {told} | exponent of time | of memory |"
     yield f"|---|{'---:|' * (2 * len(sizes) + 2)}"
     for name, samples in found.items():

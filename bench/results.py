@@ -29,7 +29,8 @@ def machine() -> str:
     memory = psutil.virtual_memory().total / 1e9
     return (
         f"{clock.now():%Y-%m-%d}, Lifeboat {__version__}, {os.cpu_count()} cores, {memory:.0f} GB "
-        f"of memory, {platform.platform()}, Python {platform.python_version()}"
+        f"of memory, {platform.freedesktop_os_release()['PRETTY_NAME']}, "
+        f"Python {platform.python_version()}"
     )
 
 
