@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import httpx
 import pytest
 from websockets.sync.client import connect
 
+SCREENSHOTS = Path(__file__).parents[2] / ".lifeboat" / "screenshots"
 PATIENCE_SECONDS = 180  # where an image is built beside it, a page takes a minute
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 # Of all elements that show the text, the innermost ones that are seen; the last is on top.
@@ -144,9 +145,11 @@ class Page:
         for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, **at)
 
-    def picture(self, file: Path) -> None:
+    def picture(self, name: str) -> None:
+        """Keep a picture of what is shown, for eyes, after the tests are over."""
         data = self.call("Page.captureScreenshot", format="png")["data"]
-        file.write_bytes(base64.b64decode(data))
+        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        (SCREENSHOTS / f"{name}.png").write_bytes(base64.b64decode(data))
 
 
 @contextmanager
@@ -174,7 +177,12 @@ def opened(directory: Path, *, password: str, size: str = "1440,1100") -> Iterat
                 "Page.addScriptToEvaluateOnNewDocument",
                 source=f"localStorage.setItem('prefect-password', {json.dumps(code)})",
             )
-            yield page
+            try:
+                yield page
+            except BaseException:
+                with suppress(Exception):
+                    page.picture(f"failed-{directory.name}")
+                raise
     finally:
         child.terminate()
         child.wait(timeout=30)

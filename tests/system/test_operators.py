@@ -298,7 +298,7 @@ def test_a_person_recovers_the_database_with_a_browser(ui, site, tmp_path) -> No
 
         run = start()
         plan = open_approval(run)
-        page.picture(tmp_path / "approval.png")
+        page.picture("approval")
         assert "data directory: it is not there" in plan and "database-2" in plan
         page.type("Your name", "Ada")
         page.type("Reason", "only looking")
@@ -319,4 +319,4 @@ def test_a_person_recovers_the_database_with_a_browser(ui, site, tmp_path) -> No
         checks = ui.artifacts(run)[f"{PLATFORM}-checks"]["id"]
         shown = ("18 of 18 checks passed", *CHECK_NAMES)
         page.go(f"{ui.server.url}/v2/artifacts/artifact/{checks}", *shown)
-        page.picture(tmp_path / "checks.png")
+        page.picture("checks")

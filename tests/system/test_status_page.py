@@ -119,5 +119,5 @@ def test_a_browser_shows_each_page_without_scrolling_sideways(
         cut += " }).map(e => e.innerText.slice(0, 40))"
         assert page.evaluate(cut) == []
         shades.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
-        page.picture(tmp_path / f"{name}-{width}-{scheme}.png")
+        page.picture(f"status-{name}-{width}-{scheme}")
     assert shades[0] != shades[1], "it can be read in the dark"
