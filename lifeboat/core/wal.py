@@ -127,6 +127,14 @@ def parse_history(text: str) -> tuple[Switch, ...]:
     return tuple(switches)
 
 
+def inherited_segments(
+    segments: Iterable[Segment], ancestors: Iterable[Switch], segment_bytes: int
+) -> frozenset[Segment]:
+    """Of these the ones that an ancestor had filled before the next timeline went on."""
+    ends = {switch.timeline: switch.lsn // segment_bytes for switch in ancestors}
+    return frozenset(s for s in segments if s.number < ends.get(s.timeline, 0))
+
+
 @dataclass(frozen=True)
 class History:
     """A timeline, when its history appeared, and its ancestors (none: it can't be read)."""

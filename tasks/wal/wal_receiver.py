@@ -305,10 +305,12 @@ def rearm(settings: Settings) -> None:
 
 
 def _bridge(settings: Settings, server: postgres.Connection, identity: postgres.Identity) -> None:
-    """Copy what the new timeline has written before the slot begins, so that the vault has it.
+    """Copy what was written while nobody received it, so that the vault has it.
 
-    The server has kept all of it since its recovery, and may let go of it now. A receiver does
-    this too: the recovery may have died before it came here.
+    That is what the new timeline has written before the slot begins; and, if the recovery before
+    this one died before it had made its slot, what was written until this one found it in the
+    damaged server's own log. The server has kept all of it since its recovery, and may let go of it
+    now. A receiver does this too: the recovery may have died before it came here.
     """
     data = settings.database.data_directory
     if not postgres.keeps_all_wal(data):
@@ -318,24 +320,50 @@ def _bridge(settings: Settings, server: postgres.Connection, identity: postgres.
     if begins is None:
         return
     if began.timeline == identity.timeline:
-        _copy_segments(settings, identity, first_lsn=began.lsn, until_lsn=begins)
+        size, system = identity.wal_segment_bytes, identity.system_identifier
+        there = postgres.salvage_segments(data, system, size)
+        whole = log_positions.whole_segments(there, size)
+        numbers = range(began.lsn // size, begins // size)
+        own = whole & {log_positions.Segment(identity.timeline, number) for number in numbers}
+        inherited = log_positions.inherited_segments(whole, began.ancestors, size)
+        for segment in own | _lacking(settings, system, inherited, size):
+            name = segment.name(size)
+            _copy(there[name], _directory_of(settings, identity, segment) / name)
     postgres.let_go_of_wal(data)
     postgres.reload(server)
 
 
-def _copy_segments(
-    settings: Settings, identity: postgres.Identity, *, first_lsn: int, until_lsn: int
-) -> None:
-    """Copy the whole segments of a timeline's beginning from pg_wal to the receiver's."""
-    size = identity.wal_segment_bytes
-    directory = receiver_directory(settings, identity)
-    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    data = settings.database.data_directory
-    there = postgres.salvage_segments(data, identity.system_identifier, size)
-    for number in range(first_lsn // size, until_lsn // size):
-        name = log_positions.Segment(identity.timeline, number).name(size)
-        if name in there and not (directory / name).exists():
-            # Under its name only when it is whole, or half of it would be shipped.
-            part = directory / f".{name}.{os.getpid()}.part"
-            shutil.copyfile(there[name], part)
-            part.rename(directory / name)
+def _lacking(
+    settings: Settings, system: str, wanted: frozenset[log_positions.Segment], size: int
+) -> frozenset[log_positions.Segment]:
+    """Those that neither tier has whole. A bucket that does not answer counts as empty."""
+    local = postgres.collect_segments(places.wal_directory(settings), system)
+    lacking = wanted - log_positions.whole_segments(local, size)
+    if not lacking:
+        return lacking
+    try:
+        keys = {item.key for item in places.bucket(settings).list(f"{places.WAL_PREFIX}{system}/")}
+    except RecoveryError as error:
+        log.warning("Looking which WAL the bucket has: %s", error)
+        keys = set()
+    return frozenset(s for s in lacking if places.wal_key(system, s.name(size)) not in keys)
+
+
+def _directory_of(
+    settings: Settings, identity: postgres.Identity, segment: log_positions.Segment
+) -> Path:
+    """The receiver's own, where it goes on from what is there; another one for an ancestor's."""
+    if segment.timeline == identity.timeline:
+        return receiver_directory(settings, identity)
+    root = places.wal_directory(settings) / identity.system_identifier
+    return root / f"{segment.timeline:08X}"
+
+
+def _copy(segment: Path, target: Path) -> None:
+    if target.exists():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # Under its name only when it is whole, or half of it would be shipped.
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    shutil.copyfile(segment, part)
+    part.rename(target)

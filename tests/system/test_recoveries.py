@@ -295,8 +295,14 @@ def test_an_interrupted_recovery_loses_nothing_and_the_next_one_ends_it(
     shell.nothing_lost(record)
 
 
-def test_after_a_recovery_that_died_before_its_slot_the_wal_has_no_hole(shell: Shell) -> None:
-    """What the recovered server writes until the next recovery is kept for it."""
+@pytest.mark.parametrize("rung", ["restart", "local"])
+def test_after_a_recovery_that_died_before_its_slot_the_wal_has_no_hole(
+    shell: Shell, rung: str
+) -> None:
+    """What the recovered server writes until the next recovery is kept for it.
+
+    That one starts the server again, or finds it damaged too, and what it wrote in its own log.
+    """
     shell.run("backup", "database")
     shell.site.stack.stop(["wal-receiver", "keeper"])
     faults.break_site(shell.site, "destroy-data-directory")
@@ -322,9 +328,17 @@ def test_after_a_recovery_that_died_before_its_slot_the_wal_has_no_hole(shell: S
         for _ in range(3):
             for statement in (fill, "DROP TABLE x", "SELECT pg_switch_wal()", "CHECKPOINT"):
                 connection.execute(statement)
-    # The database is well by now, and the application is not: the same command ends it.
-    resumed = shell.recover("database")
-    assert rungs(resumed)["restart"] == "done"
+        connection.execute("CREATE TABLE written_meanwhile AS SELECT 1")
+    if rung == "restart":
+        # The database is well by now, and the application is not: the same command ends it.
+        resumed = shell.recover("database")
+    else:
+        shell.site.stack.stop(["postgres"])
+        (shell.site.database_directory / "global/pg_control").unlink()
+        resumed = shell.recover("database", "--from", "local")
+    assert rungs(resumed)[rung] == "done"
+    with psycopg.connect(shell.site.dsn("postgres"), autocommit=True) as connection:
+        connection.execute("DROP TABLE written_meanwhile")
     assert rows(shell.site, "SHOW wal_keep_size") == [("0",)], "the slot keeps it now"
     reaches = wal_continuity.look(settings, Tier.LOCAL).reaches
     assert len(reaches) > 1, "with bases from before the recovery"

@@ -16,6 +16,7 @@ from lifeboat.core.wal import (
     Switch,
     choose_timeline,
     format_lsn,
+    inherited_segments,
     is_segment_name,
     parse_history,
     parse_lsn,
@@ -174,6 +175,13 @@ def test_a_base_that_is_no_ancestor_is_refused(ancestors) -> None:
 def test_a_history_is_read_with_its_comments() -> None:
     text = "1\t0/3000000\tbefore 2026\n\n2\t0/5000060\tno recovery target # x\n"
     assert parse_history(text) == (Switch(1, 0x3000000), Switch(2, 0x5000060))
+
+
+def test_what_an_ancestor_had_filled_is_inherited_and_what_it_wrote_later_is_not() -> None:
+    ancestors = (Switch(1, 3 * SIZE + 5), Switch(2, 5 * SIZE))
+    inherited = {Segment(1, 1), Segment(1, 2), Segment(2, 3), Segment(2, 4)}
+    others = {Segment(1, 3), Segment(1, 4), Segment(2, 5), Segment(3, 5), Segment(4, 1)}
+    assert inherited_segments(inherited | others, ancestors, SIZE) == inherited
 
 
 def test_the_timeline_of_a_moment() -> None:

@@ -55,6 +55,7 @@ class Reached:
 
     lsn: int
     timeline: int
+    ancestors: tuple[Switch, ...] = ()  # the oldest first; the last of them ended at `lsn`
 
 
 def cluster_problems(data_directory: Path) -> tuple[str, ...]:
@@ -322,7 +323,7 @@ def recovered_to(data_directory: Path) -> Reached:
     """
     pg_wal = data_directory / "pg_wal"
     written = {
-        (path.stat().st_mtime_ns, timeline): switches[-1].lsn
+        (path.stat().st_mtime_ns, timeline): switches
         for path in pg_wal.glob("*.history")
         if (timeline := history_timeline(path.name)) and (switches := _switches(path))
     }
@@ -332,4 +333,5 @@ def recovered_to(data_directory: Path) -> Reached:
             hint="The server was started without recovery: look at its log.",
         )
     newest = max(written)
-    return Reached(lsn=written[newest], timeline=newest[1])
+    switches = written[newest]
+    return Reached(lsn=switches[-1].lsn, timeline=newest[1], ancestors=switches)
