@@ -17,6 +17,11 @@ from bench.world import World
 from staging.site import BUCKET, PLATFORM
 
 _CHECKS_BEGIN = "checks-begin"
+# Nobody checks a platform before its database takes writes.
+_UNTIL_REPLAYED = (
+    'until [ "$(psql -qAt -d postgres -c "SELECT pg_is_in_recovery()" 2>/dev/null)" = f ]; do '
+    "sleep 0.1; done\n"
+)
 
 
 def compare_servers(world: World, asked: Asked) -> Iterator[str]:
@@ -73,6 +78,7 @@ class ServerWork:
         script = (
             f"{self.rivals[name].restore()}\n"
             'cd "$PEERS"\n"$PYTHON" -m bench.start_services\n'
+            f"{_UNTIL_REPLAYED}"
             f'date +%s.%N >"$PEERS/{_CHECKS_BEGIN}"\n' + ours.command("verify")
         )
         self.passed.measure(name, lambda: self._peer(name, script))
