@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from bench import ours, pressed
+from bench import ours, pressed, shell
 from bench.parts import Asked, everything_backed_up
 from bench.world import World
 from lifeboat.core.timeline import RunRecord, outside_steps_seconds
@@ -91,7 +90,7 @@ def measure_overhead(world: World, asked: Asked) -> Iterator[str]:
             _rest(world, flow)
             if flow.deployment:
                 flow.before(world, number + asked.rounds)
-                os.sync()
+                shell.let_disk_rest(world.peers)
                 # Schedules make backups, people press Run for a recovery.
                 run = prefect.press if flow.is_recovery else prefect.be_due
                 _note(found[flow.name]["deployment"], *run(flow.deployment, **flow.request))

@@ -61,11 +61,12 @@ class Sample:
 def run(script: str, environment: Mapping[str, str], *, log: Path) -> Sample:
     """Run a script by bash to its end and measure it. What it says goes into the log.
 
-    What was written before is on the disk first: it would hold up who makes sure of its own.
+    The disk is at rest first: what others wrote and removed would hold up who makes sure of its
+    own.
     Raises Failed with the log's end for an exit code other than 0, or after half an hour.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    os.sync()
+    let_disk_rest(log.parent)
     with log.open("ab") as file:
         file.write(f"\n$ {script.strip()}\n".encode())
         file.flush()
@@ -90,6 +91,21 @@ def run(script: str, environment: Mapping[str, str], *, log: Path) -> Sample:
         began_at=began_at,
         memory=tuple(seen),
     )
+
+
+def let_disk_rest(directory: Path) -> None:
+    """Wait for what is being written, and for the disk to be told what has been removed.
+
+    A file system that is mounted with `discard` tells it after the removal, and all who make sure
+    of a file meanwhile wait: five seconds for some gigabytes. A new machine has removed nothing.
+    """
+    mark = directory / "at-rest"
+    for _ in range(2):
+        os.sync()
+        with mark.open("w") as file:
+            file.write(str(time.time()))
+            file.flush()
+            os.fsync(file.fileno())
 
 
 @contextlib.contextmanager
