@@ -61,7 +61,7 @@ class TlsS3Server(S3Server):
     def _more_options(self) -> dict[str, object]:
         return {
             # A volume that is full holds up for seconds whoever writes next, a lock or a backup.
-            "master.volumeSizeLimitMB": 30_000,
+            "master.volumeSizeLimitMB": 2000,
             "s3.port.https": self.tls_port,
             "s3.cert.file": self._certificates / "cad.pem",
             "s3.key.file": self._certificates / "cad.key",
