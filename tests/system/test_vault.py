@@ -9,7 +9,9 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,7 @@ from lifeboat.tools import filesystem, restic
 from staging.ports import choose_ports
 from staging.s3 import S3Server
 from tasks import backup, catalogue, locks, marks, places, repair, retention, trees, vault
+from tasks.orchestration import side_by_side
 
 pytestmark = [pytest.mark.system]
 
@@ -136,6 +139,35 @@ def test_damage_is_found_by_name_and_only_that_is_rewritten(
     assert (aside / found.altered[0]).read_bytes() == flipped, "the damaged original is kept"
     same = {name: inode for name, inode in untouched.items() if name not in found.names}
     assert {name: (root / name).stat().st_ino for name in same} == same
+
+
+def test_restores_side_by_side_take_one_lock_between_them(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """Restic waits 5 s where a lock that it has listed has gone, as that of a neighbour does."""
+    point = back_up(settings, Asset.FILES)
+    [snapshot] = places.repository(settings, Asset.FILES, Tier.S3).snapshots()
+    assert snapshot.tags["point"] == point
+    told, recorder = tmp_path / "told", tmp_path / "restic-that-tells"
+    # Each waits until all three have begun.
+    recorder.write_text(
+        f'#!/bin/sh\necho "$*" >>{told}\n'
+        f'while [ "$(wc -l <{told})" -lt 3 ]; do sleep 0.05; done\n'
+        f'exec {settings.vault.restic_program} "$@"\n'
+    )
+    recorder.chmod(0o755)
+    store = replace(places.repository(settings, Asset.FILES, Tier.S3), program=recorder)
+
+    def restore(name: str) -> None:
+        place = tmp_path / "out" / name
+        root = str(tmp_path / "data/files")
+        store.restore(snapshot.id, subfolder=root, target=place, overwrite="always")
+        assert len([path for path in place.rglob("*") if path.is_file()]) == 40
+
+    side_by_side({name: partial(restore, name) for name in ("one", "two", "three")})
+    assert sum("--no-lock" not in line for line in told.read_text().splitlines()) == 1
+    restore("alone")
+    assert "--no-lock" not in told.read_text().splitlines()[-1]
 
 
 def test_every_asset_is_listed_with_its_tiers(settings: Settings) -> None:

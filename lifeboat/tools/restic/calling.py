@@ -6,8 +6,11 @@ import logging
 import re
 import signal
 import socket
+import threading
 import urllib.request
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +25,23 @@ log = logging.getLogger("lifeboat.restic")
 
 _CONNECT_SECONDS = 5.0
 _SECRET_NAME = re.compile(r"KEY|SECRET|TOKEN|PASSWORD|CREDENTIAL")
+
+
+_readers: Counter[str] = Counter()  # long reads of this process, by the repository
+_readers_lock = threading.Lock()
+
+
+@contextmanager
+def _reading(location: str) -> Iterator[bool]:
+    """Whether nobody else in this process reads the repository at length."""
+    with _readers_lock:
+        first = not _readers[location]
+        _readers[location] += 1
+    try:
+        yield first
+    finally:
+        with _readers_lock:
+            _readers[location] -= 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,12 +84,19 @@ class Calling:
 
         A server that was lost in the middle of a prune leaves a lock that counts as alive for
         half an hour, and a full disk takes no lock: neither may hold up a recovery.
+
+        Of those that this process makes side by side only the first takes one. restic reads all
+        locks that it finds, and where one has gone meanwhile, as that of a neighbour which was
+        done, it waits for 5 s.
         """
-        try:
-            return self._call(words, doing=doing, **how)
-        except (Locked, NoLockPossible) as error:
-            log.warning("%s: going on without a lock (%s)", doing, error)
-            return self._call(["--no-lock", *words], doing=doing, **how)
+        with _reading(self.location) as first:
+            if not first:
+                return self._call(["--no-lock", *words], doing=doing, **how)
+            try:
+                return self._call(words, doing=doing, **how)
+            except (Locked, NoLockPossible) as error:
+                log.warning("%s: going on without a lock (%s)", doing, error)
+                return self._call(["--no-lock", *words], doing=doing, **how)
 
     def _locked(self, words: list[str], *, doing: str, **how: Any) -> process.Finished:
         """A change. A stale lock is removed and reported; one that is alive is waited for."""
