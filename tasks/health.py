@@ -135,14 +135,14 @@ def _follow_up(streak: Streak) -> Streak:
     if streak.proposal is None:
         return streak
     try:
-        state = proposals.state_of(streak.proposal.run)
+        ended = proposals.end_of(streak.proposal.run)
     except RecoveryError as error:
         log.warning("%s", error)
         return streak
-    if not proposals.is_over(state):
+    if ended is None:
         return streak
-    log.info("%s ended as %s.", streak.proposal.procedure, state or "unknown")
-    return core.let_go_of_proposal(streak, rejected=state == "Rejected")
+    log.info("%s ended as %s.", streak.proposal.procedure, ended or "unknown")
+    return core.let_go_of_proposal(streak, rejected=ended == "Rejected")
 
 
 def _withdraw(streak: Streak) -> tuple[Streak, str]:

@@ -64,26 +64,23 @@ def propose(
     return str(run.id), url_for("flow-run", run.id) or ""
 
 
-def state_of(run: str) -> str:
-    """Name of the state that a proposal is in; empty: the server does not know the run any more.
+def end_of(run: str) -> str | None:
+    """Name of the state in which a proposal has ended; None while it waits or is at work.
 
-    Raises TransientError if the server does not answer.
+    Empty: the server does not know the run any more. Raises TransientError if the server does not
+    answer.
     """
     from prefect.exceptions import ObjectNotFound
 
     try:
         with _client() as client:
             state = client.read_flow_run(run).state  # type: ignore[arg-type]
-            return state.name or "" if state else ""
     except ObjectNotFound:
         return ""
     except Exception as error:
         raise TransientError(f"Asking what became of {run}: {error}.") from error
-
-
-def is_over(state: str) -> bool:
-    """Whether a run in this state waits for nobody any more, and does nothing either."""
-    return state not in ("Scheduled", "Late", "Pending", "Running", "Paused", "AwaitingRetry")
+    # By its type: on its way to a worker a run is in states of more names than one can know.
+    return state.name or "" if state and state.is_final() else None
 
 
 def withdraw(run: str, why: str) -> bool:
@@ -96,7 +93,7 @@ def withdraw(run: str, why: str) -> bool:
     try:
         with _client() as client:
             state = client.read_flow_run(run).state  # type: ignore[arg-type]
-            if state is None or state.name not in ("Scheduled", "Late", "Paused"):
+            if state is None or not (state.is_scheduled() or state.is_paused()):
                 return False
             client.set_flow_run_state(
                 run,  # type: ignore[arg-type]
