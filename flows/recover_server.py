@@ -33,8 +33,8 @@ def recover_server(request: RecoverServer) -> RunRecord | RecoveryPlan:
 
     What it changes: only the directory that was named; the vault is not written to before all
     checks have passed.
-    If it fails: run it again with the same directory; what was restored is compared, not fetched
-    twice.
+    If it fails: run it again with the same directory; what runs there is stopped, and what was
+    restored is compared, not fetched twice.
     Evidence: the record, in the new host's vault and in the bucket.
     """
     with recovery.recovery_of_a_lost_server(request) as run:
@@ -45,11 +45,14 @@ def recover_server(request: RecoverServer) -> RunRecord | RecoveryPlan:
             return recovery.end_dry_run(run, plan, settings)
         approval.approve(plan, request, settings)
 
-        rebuild.take_place(found, rehearsal=request.rehearsal)
+        again = rebuild.take_place(found, rehearsal=request.rehearsal)
         with recovery.hold_platform(settings, run, publish=not request.rehearsal):
             rebuild.restore_code(found)
             # After the code: where both lie in one directory, the server's own files hold.
             rebuild.restore_configuration(found)
+            if again:
+                everything = services.everything_that_writes(settings)
+                services.stop_services(settings, everything)
             rebuild.prepare_stack(found)
             restored = rebuild.restore_data(found)
             restore_database.rearm_wal(settings)

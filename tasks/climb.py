@@ -121,8 +121,8 @@ def choose_rungs(
 ) -> tuple[RungChoice, ...]:
     """Which rungs to try. Raises PreconditionError if the database is well or nothing can help.
 
-    After a recovery that was interrupted a database that is well is no reason to stop: the
-    application may be down still, and nothing protects what is written from now on.
+    After a recovery that failed or was interrupted a database that is well is no reason to stop:
+    the application may be down still, and nothing protects what is written from now on.
     """
     continues = "continues_after" in current_run().record.facts
     wanted = request.target_time is not None or request.only_from is not None
@@ -273,7 +273,7 @@ def restore_from(
     incoming = restore_database.bring_base(settings, point, tier, all_wal=to_time is None)
     try:
         collected = restore_database.collect_wal(settings, incoming, to_time=to_time, prefer=tier)
-        restore_database.stage_recovery(incoming, collected, to_time=to_time)
+        restore_database.stage_recovery(incoming, collected)
         stop()
     except BaseException:
         restore_database.discard(incoming)

@@ -19,13 +19,14 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from lifeboat.core.timeline import MovedAside, Outcome, RunRecord, run_began_at
+from lifeboat.core.timeline import MovedAside, Outcome, Phase, RunRecord, run_began_at
 from lifeboat.tools import filesystem, lives
 from tasks.record import JOURNAL_NAME, RECORD_NAME
 
 _ENDED = "run-ended"
 _INTERRUPTED = "interrupted"
 _EVERYDAY = ("backup", "prune", "ship-wal", "watch-objectives")
+_TOUCHING = (Phase.RESTORE, Phase.REPLAY, Phase.START, Phase.VERIFY)
 _SLACK_SECONDS = 60.0  # between two clocks that tell the same moment
 
 
@@ -151,6 +152,21 @@ def unfinished(directory: Path) -> Iterator[Journal]:
         journal = read(directory, name)
         if journal and journal.events and journal.fate() is not Fate.ENDED:
             yield journal
+
+
+def failed_before(directory: Path, procedure: str) -> RunRecord | None:
+    """The newest recovery of this kind that touched the platform here, if it failed or was stopped.
+
+    What it had stopped may be down still, whatever the data is like by now.
+    """
+    for path in sorted(directory.glob(f"{procedure}-2*/{RECORD_NAME}"), reverse=True):
+        try:
+            record = RunRecord.model_validate_json(path.read_bytes())
+        except (OSError, ValueError):
+            continue  # pruned at this moment, or not written to its end
+        if record.procedure == procedure and any(s.phase in _TOUCHING for s in record.steps):
+            return None if record.outcome is Outcome.DONE else record
+    return None
 
 
 def recoveries_done_since(directory: Path, moment: datetime) -> tuple[RunRecord, ...]:

@@ -196,14 +196,15 @@ def _choice_in_words(asset: Asset, tried: tuple[Candidate, ...]) -> str:
 
 
 @step(Phase.DECIDE)
-def take_place(found: Rebuild, *, rehearsal: bool = False) -> None:
-    """Make `into` ours: it must be empty, or hold what an interrupted recovery of ours left.
+def take_place(found: Rebuild, *, rehearsal: bool = False) -> bool:
+    """Make `into` ours: it must be empty, or hold what an earlier recovery of ours left; say which.
 
     Until the verification has passed this host may not write to the vault, after a rehearsal never.
     """
     into, run = found.into, current_run()
     marker = into / MARKER
-    if into.exists() and any(into.iterdir()) and not marker.exists():
+    again = marker.exists()
+    if into.exists() and any(into.iterdir()) and not again:
         raise PreconditionError(
             f"Recovering into {into}: it is not empty.",
             hint="Nothing was touched. Name an empty directory with --into, or move it aside.",
@@ -220,6 +221,7 @@ def take_place(found: Rebuild, *, rehearsal: bool = False) -> None:
     else:
         (local / backup.REHEARSED_NAME).unlink(missing_ok=True)
     run.keep_in(places.runs_directory(found.settings))
+    return again
 
 
 @step(Phase.FETCH, retries=2)

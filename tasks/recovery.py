@@ -114,7 +114,11 @@ def _note_circumstances(settings: Settings, run: Run, *, publish: bool = True) -
 
 
 def _tell_of_interrupted_runs(settings: Settings) -> None:
-    for journal in journals.unfinished(places.runs_directory(settings)):
+    runs = places.runs_directory(settings)
+    if failed := journals.failed_before(runs, current_run().record.procedure):
+        log.warning("An earlier %s (%s) failed: %s", failed.procedure, failed.id, failed.error)
+        current_run().fact(continues_after=failed.id)
+    for journal in journals.unfinished(runs):
         fate, earlier = journal.fate(), journal.record()
         if fate is Fate.ALIVE or not earlier.procedure.startswith("recover"):
             continue

@@ -174,8 +174,8 @@ def plan_repair(
     """Say what a repair would do. Raises NothingToDo if there is nothing to repair.
 
     `others` are files that the point can't bring back, but perhaps another one. After a recovery
-    that was interrupted, files that are all whole are no reason to stop: the services may be down
-    still, and nothing has verified the platform.
+    that failed or was interrupted, files that are all whole are no reason to stop: the services may
+    be down still, and nothing has verified the platform.
     """
     whole = not any(damage.names for damage in damages) and not others
     if whole and "continues_after" not in current_run().record.facts:

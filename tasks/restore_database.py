@@ -169,17 +169,21 @@ def collect_wal(
 
 
 @step(Phase.RESTORE)
-def stage_recovery(
-    incoming: Incoming, collected: wal_replay.CollectedWal, *, to_time: datetime | None
-) -> None:
+def stage_recovery(incoming: Incoming, collected: wal_replay.CollectedWal) -> None:
     """Put the WAL into the base copy and tell PostgreSQL how far to replay it."""
     postgres.stage_recovery(
         incoming.directory,
         segments=collected.segments,
         histories=collected.histories,
-        target_time=to_time,
+        target_time=collected.until,
         target_timeline=collected.timeline,
     )
+    # The directory is renamed into place next: a segment that a power cut had emptied would end the
+    # replay early.
+    pg_wal = incoming.directory / "pg_wal"
+    for name in (*collected.segments, *collected.histories):
+        filesystem.sync_file(pg_wal / name)
+    filesystem.sync_directory(pg_wal)
     current_run().fact(wal_segments_staged=len(collected.segments))
 
 
@@ -233,7 +237,8 @@ def discard(incoming: Incoming) -> None:
     shutil.rmtree(incoming.directory.with_name(f"{incoming.directory.name}.wal"), True)
     if not incoming.directory.exists():
         return
-    if incoming.hot_copy:
+    # Where the vault is on another disk it was copied, and is still there.
+    if incoming.hot_copy and not (Path(incoming.hot_copy) / "base").exists():
         filesystem.bring(incoming.directory, Path(incoming.hot_copy) / "base")
     else:
         shutil.rmtree(incoming.directory)

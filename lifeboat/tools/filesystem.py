@@ -399,6 +399,11 @@ def _syncfs() -> Callable[[int], int] | None:
     return getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
 
 
+def sync_file(path: Path) -> None:
+    """Make what was written to a file durable."""
+    _sync(path, os.O_NOFOLLOW)
+
+
 def sync_directory(path: Path) -> None:
     """Make renames in a directory durable."""
     _sync(path, os.O_DIRECTORY)

@@ -19,7 +19,7 @@ from pathlib import Path
 from lifeboat.core import wal as log_positions
 from lifeboat.core.errors import PreconditionError, RecoveryError, TransientError
 from lifeboat.settings import Settings
-from lifeboat.tools import postgres
+from lifeboat.tools import filesystem, postgres
 from tasks import places, services
 from tasks.database import SLOT, connection
 from tasks.record import current_run
@@ -105,7 +105,8 @@ def _receive_once(
         )
     try:
         _bridge(settings, server, identity)
-    except OSError as error:  # where a receiver may not look into the data, the recovery does
+    except (OSError, RecoveryError) as error:
+        # Where a receiver may not look into the data, the recovery does.
         log.warning("Looking for WAL from before the slot: %s", error)
     _claim_slot(server)
     directory = receiver_directory(settings, identity)
@@ -277,12 +278,17 @@ def rearm(settings: Settings) -> None:
     """Make the slot, start the receiver and wait until it streams.
 
     A receiver that does not come must not keep the platform down: commits then wait for none, and
-    the record and the log say so.
+    the record and the log say so. Nor must a vault that can't take what nobody has received yet:
+    the server keeps it, and the receiver tries it again.
     """
     server = connection(settings)
     identity = postgres.identify(server)
     postgres.ensure_slot(server, SLOT)
-    _bridge(settings, server, identity)
+    try:
+        _bridge(settings, server, identity)
+    except (OSError, RecoveryError) as error:
+        log.error("WAL from before the slot is in no vault yet: %s", error)
+        current_run().fact(wal_before_the_slot="not in the vault")
     receivers = [name for name in settings.stack.backup_services if "receiver" in name]
     if not receivers:
         log.warning("No WAL receiver is named in stack.backup_services: WAL is not protected.")
@@ -325,45 +331,50 @@ def _bridge(settings: Settings, server: postgres.Connection, identity: postgres.
         whole = log_positions.whole_segments(there, size)
         numbers = range(began.lsn // size, begins // size)
         own = whole & {log_positions.Segment(identity.timeline, number) for number in numbers}
+        for name in sorted(segment.name(size) for segment in own):
+            _copy(there[name], receiver_directory(settings, identity) / name)
+        ancestors = {f"{switch.timeline:08X}.history" for switch in began.ancestors}
         inherited = log_positions.inherited_segments(whole, began.ancestors, size)
-        for segment in own | _lacking(settings, system, inherited, size):
-            name = segment.name(size)
-            _copy(there[name], _directory_of(settings, identity, segment) / name)
+        # A history first: without it nobody knows whose the segments are.
+        names = sorted(ancestors & there.keys()) + sorted(s.name(size) for s in inherited)
+        for name in _lacking(settings, system, names):
+            # In a directory of its own: the receiver goes on from what lies in its own one.
+            _copy(there[name], places.wal_directory(settings) / system / name[:8] / name)
     postgres.let_go_of_wal(data)
     postgres.reload(server)
 
 
-def _lacking(
-    settings: Settings, system: str, wanted: frozenset[log_positions.Segment], size: int
-) -> frozenset[log_positions.Segment]:
+def _lacking(settings: Settings, system: str, wanted: list[str]) -> list[str]:
     """Those that neither tier has whole. A bucket that does not answer counts as empty."""
     local = postgres.collect_segments(places.wal_directory(settings), system)
-    lacking = wanted - log_positions.whole_segments(local, size)
+    lacking = [name for name in wanted if name not in local]
     if not lacking:
-        return lacking
+        return []
     try:
         keys = {item.key for item in places.bucket(settings).list(f"{places.WAL_PREFIX}{system}/")}
     except RecoveryError as error:
         log.warning("Looking which WAL the bucket has: %s", error)
-        keys = set()
-    return frozenset(s for s in lacking if places.wal_key(system, s.name(size)) not in keys)
+        return lacking
+    return [name for name in lacking if places.wal_key(system, name) not in keys]
 
 
-def _directory_of(
-    settings: Settings, identity: postgres.Identity, segment: log_positions.Segment
-) -> Path:
-    """The receiver's own, where it goes on from what is there; another one for an ancestor's."""
-    if segment.timeline == identity.timeline:
-        return receiver_directory(settings, identity)
-    root = places.wal_directory(settings) / identity.system_identifier
-    return root / f"{segment.timeline:08X}"
+def _copy(file: Path, target: Path) -> None:
+    """Copy a file of the log, durably: the server lets go of it after this.
 
-
-def _copy(segment: Path, target: Path) -> None:
-    if target.exists():
+    Raises PreconditionError if the disk has no room for it.
+    """
+    size = file.stat().st_size
+    if target.exists() and target.stat().st_size == size:
         return
     target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    filesystem.require_free(target.parent, size, doing=f"Keeping {target.name} in the vault")
     # Under its name only when it is whole, or half of it would be shipped.
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    shutil.copyfile(segment, part)
-    part.rename(target)
+    try:
+        # With its time: the one of a history says when that timeline began.
+        shutil.copy2(file, part)
+        filesystem.sync_file(part)
+        part.rename(target)
+    finally:
+        part.unlink(missing_ok=True)
+    filesystem.sync_directory(target.parent)

@@ -52,6 +52,7 @@ class CollectedWal(BaseModel):
     must_reach_lsn: int | None  # replay that ends before this stopped short
     scratch: Path  # where downloaded segments lie
     own_log: bool = False  # what the recovered server itself had written goes to the same end
+    until: datetime | None = None  # where replay stops; None: at the end of all that there is
 
 
 @dataclass(frozen=True)
@@ -304,31 +305,31 @@ def _collect(
     fetched = download.fetch(to_fetch)
     segments |= {name.removesuffix(PARTIAL): path for name, path in fetched.items()}
     segments[newest], end, own_log = _furthest(settings, newest, sources, download, size)
-    if replay.missing and to_time:
-        _require_before_hole(settings, replay, segments, to_time, size)
+    until = _where_to_stop(settings, replay, segments, to_time, size) if to_time else None
     return CollectedWal(
         segments=segments,
         histories=histories,
         timeline=replay.timeline,
-        must_reach_lsn=None if to_time else end,
+        must_reach_lsn=None if until else end,
         scratch=scratch,
         own_log=own_log,
+        until=until,
     )
 
 
-def _require_before_hole(
+def _where_to_stop(
     settings: Settings,
     replay: log_positions.Replay,
     segments: Mapping[str, Path],
     to_time: datetime,
     size: int,
-) -> None:
-    """Raise PreconditionError unless a commit from after the moment is before the hole.
+) -> datetime | None:
+    """The moment, if the log holds a commit from after it, by which a recovery knows that it is
+    there; None if all of the log is from before it: to its end is to that moment then.
 
-    Without one a recovery would not know that it is there, and would end only after it has replaced
-    what is there now.
+    Raises PreconditionError if the log goes on behind a hole: it would end only after it has
+    replaced what is there now.
     """
-    assert replay.missing
     last: datetime | None = None
     for segment in reversed(replay.segments):
         name = segment.name(size)
@@ -336,7 +337,11 @@ def _require_before_hole(
         last = postgres.last_commit_at(segments[name], name, told, segment_bytes=size)
         if last is not None:
             break
-    if last is None or last <= to_time:
+    if last is not None and last > to_time:
+        if replay.missing:
+            log.warning("Segment %s is missing, but comes later.", replay.missing.name(size))
+        return to_time
+    if replay.missing:
         until = f"only moments before {last.isoformat()}" if last else "no moment"
         raise PreconditionError(
             f"Collecting the WAL: segment {replay.missing.name(size)} is missing; from this base "
@@ -344,7 +349,11 @@ def _require_before_hole(
             hint="Nothing was touched. Recover to a time before the gap, or to one after the next "
             "base copy; `lifeboat points` shows the base copies.",
         )
-    log.warning("Segment %s is missing, but comes later.", replay.missing.name(size))
+    log.warning(
+        "Nothing was committed after %s, as far as the log goes: all of it is replayed.",
+        last.isoformat() if last else "the base copy was taken",
+    )
+    return None
 
 
 def _furthest(
@@ -395,7 +404,10 @@ def _histories(sources: _Sources, download: _Download) -> dict[str, Path]:
 def _history(name: str, path: Path, sources: _Sources) -> log_positions.History:
     timeline = history_timeline(name)
     assert timeline is not None
-    began_at = datetime.fromtimestamp(path.stat().st_mtime).astimezone(timezone.utc)
+    # The first who had it: a receiver may have come to that timeline long after it began.
+    copies = (sources.carried, sources.salvaged, sources.local, {name: path})
+    seen = min(place[name].stat().st_mtime for place in copies if name in place)
+    began_at = datetime.fromtimestamp(seen).astimezone(timezone.utc)
     if name in sources.remote and name not in sources.local:
         began_at = sources.remote[name].modified_at
     try:

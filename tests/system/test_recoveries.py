@@ -25,7 +25,7 @@ from lifeboat.core.versions import form_of
 from lifeboat.settings import load_settings
 from lifeboat.tools import postgres
 from staging import faults, load
-from staging.site import Site
+from staging.site import CRITICAL, Site
 from tasks import database, locks
 from tasks.wal import wal_continuity
 from tests.system import settings_file
@@ -249,6 +249,21 @@ def test_a_dropped_table_comes_back_from_before_it_was_dropped(shell: Shell) -> 
     shell.nothing_lost(kept)
 
 
+def test_a_moment_after_the_last_commit_is_the_end_of_the_log(shell: Shell) -> None:
+    """PostgreSQL itself refuses it: it saw no commit by which it would know that it is there."""
+    kept = shell.write(0.5)
+    shell.site.stack.stop(["celery-worker", "ai-service", "backend"])
+    time.sleep(1.0)
+    moment = datetime.now(timezone.utc).isoformat()
+    done = shell.run(
+        *("recover", "database", "--from", "local", "--to-time", moment),
+        *("--approve", PLATFORM, "--json"),
+    )
+    assert "Nothing was committed after" in done.stderr
+    assert rungs(json.loads(done.stdout))["local"] == "done"
+    shell.nothing_lost(kept)
+
+
 def test_after_a_set_back_the_next_recovery_follows_the_new_history(shell: Shell) -> None:
     record = shell.write()
     faults.break_site(shell.site, "destroy-data-directory")
@@ -291,7 +306,9 @@ def test_an_interrupted_recovery_loses_nothing_and_the_next_one_ends_it(
         if sig == signal.SIGKILL:
             assert "was interrupted" in done.stderr
     else:
-        shell.run("recover", "database", "--from", "local", "--approve", PLATFORM)
+        # The database is well by now, and the application is not: the same words end it.
+        shell.recover("database")
+        assert not [s.name for s in shell.site.status() if s.name in CRITICAL and not s.pid]
     shell.nothing_lost(record)
 
 
@@ -343,6 +360,7 @@ def test_after_a_recovery_that_died_before_its_slot_the_wal_has_no_hole(
     reaches = wal_continuity.look(settings, Tier.LOCAL).reaches
     assert len(reaches) > 1, "with bases from before the recovery"
     assert all(reach.whole for reach in reaches if reach.leads_to_newest), reaches
+    assert not wal_continuity.look(settings, Tier.LOCAL).foreign, "its history is there too"
     record = shell.write(1.0)
     faults.break_site(shell.site, "destroy-data-directory")
     shell.recover("database", "--from", "local")
@@ -559,8 +577,18 @@ def test_the_server_comes_back_from_the_bucket_and_one_secret(shell: Shell, tmp_
     assert "not empty" in refused.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["somebody's"]
 
+    # Cut short when everything runs already: the next one does not replace it under its feet.
+    child = shell.start("recover", "server", *where, "--approve", PLATFORM, **no_config)
+    assert child.stderr
+    for line in child.stderr:
+        if "verify ..." in line:
+            child.kill()
+            break
+    child.communicate(timeout=60)
+    assert postgres_runs(shell)
     done = shell.run("recover", "server", *where, "--approve", PLATFORM, "--json", **no_config)
     told = json.loads(done.stdout)
+    assert {rung["outcome"] for rung in told["rungs"]} == {"done"}, told["rungs"]
     assert told["verdict"]["checks"]
     assert {c["status"] for c in told["verdict"]["checks"]} == {"PASS"}
     shell.nothing_lost(record)

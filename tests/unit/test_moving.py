@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from lifeboat.core.points import Tier
 from lifeboat.tools import filesystem
+from tasks import restore_database
 
 
 @pytest.fixture
@@ -107,3 +109,22 @@ def test_what_is_there_stays_whole_when_a_file_can_not_be_brought(
         filesystem.put_file(file, target)
     assert target.read_text() == "the only one"
     assert {path.name for path in tmp_path.iterdir()} == {"1.dxf", "scratch"}
+
+
+@pytest.mark.parametrize("mounts", ["one", "two"])
+def test_a_hot_copy_that_was_not_used_lies_in_its_place_again(
+    tree: Path, tmp_path: Path, request: pytest.FixtureRequest, mounts: str
+) -> None:
+    """Between two mounts it was copied, and must not lie beside the data for the next rung."""
+    if mounts == "two":
+        request.getfixturevalue("other_mount")
+    incoming = tmp_path / "data" / "postgres.incoming-1"
+    filesystem.bring(tree, incoming)
+    assert tree.exists() == (mounts == "two")
+    restore_database.discard(
+        restore_database.Incoming.model_construct(
+            directory=incoming, tier=Tier.HOT, hot_copy=str(tree.parent)
+        )
+    )
+    assert (tree / "global/pg_control").read_text() == "control"
+    assert list((tmp_path / "data").iterdir()) == []

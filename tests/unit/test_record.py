@@ -11,7 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from lifeboat.core.timeline import run_began_at, run_id
+from lifeboat.core.timeline import (
+    Outcome,
+    Phase,
+    RunRecord,
+    StepRecord,
+    run_began_at,
+    run_id,
+)
 from tasks import journals, record
 
 NOW = datetime(2026, 11, 25, 3, 0, tzinfo=timezone.utc)
@@ -54,6 +61,45 @@ def test_a_run_without_an_end_is_unfinished_unless_it_lives(tmp_path: Path) -> N
     journal.write_text(journal.read_text().replace(str(2**22 + 1), str(os.getpid())))
     fates = {journal.run: journal.fate() for journal in journals.unfinished(tmp_path)}
     assert fates == {dead.name: journals.Fate.INTERRUPTED, alive.name: journals.Fate.ALIVE}
+
+
+def recovered(
+    directory: Path, procedure: str, outcome: Outcome, *, hours_old: float, phase: Phase
+) -> str:
+    """The record of a recovery with one step."""
+    place = left(directory, procedure, days_old=hours_old / 24)
+    step = StepRecord(name="step", phase=phase, began_at=1, ended_at=2, outcome=Outcome.DONE)
+    told = RunRecord(
+        id=place.name,
+        procedure=procedure,
+        platform="cad",
+        began_at=1,
+        outcome=outcome,
+        steps=(step,),
+    )
+    (place / record.RECORD_NAME).write_text(told.model_dump_json())
+    return place.name
+
+
+def test_a_recovery_that_failed_is_taken_up_until_one_is_done(tmp_path: Path) -> None:
+    def before() -> str | None:
+        found = journals.failed_before(tmp_path, "recover-database")
+        return found.id if found else None
+
+    assert before() is None
+    recovered(tmp_path, "recover-database", Outcome.DONE, hours_old=9, phase=Phase.START)
+    recovered(tmp_path, "recover-files", Outcome.FAILED, hours_old=8, phase=Phase.START)
+    assert before() is None
+    failed = recovered(
+        tmp_path, "recover-database", Outcome.FAILED, hours_old=7, phase=Phase.RESTORE
+    )
+    # One that was refused, or looked only, has put nothing right.
+    recovered(tmp_path, "recover-database", Outcome.FAILED, hours_old=6, phase=Phase.DECIDE)
+    recovered(tmp_path, "recover-database", Outcome.DONE, hours_old=5, phase=Phase.FETCH)
+    (left(tmp_path, "recover-database", days_old=0.1) / record.RECORD_NAME).write_text("{")
+    assert before() == failed
+    recovered(tmp_path, "recover-database", Outcome.DONE, hours_old=4, phase=Phase.VERIFY)
+    assert before() is None
 
 
 def test_a_failed_run_leaves_its_record(tmp_path: Path) -> None:
