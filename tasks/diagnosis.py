@@ -11,7 +11,7 @@ from lifeboat.core.points import Asset
 from lifeboat.core.survey import Unseen
 from lifeboat.settings import Settings
 from lifeboat.tools.stacks import ServiceState, ServiceStatus
-from tasks import repair, restore_database, services
+from tasks import integrity, repair, restore_database, services
 from tasks.looking import seen
 from tasks.orchestration import side_by_side, step
 from tasks.trees import directories_of
@@ -44,7 +44,8 @@ def find_what_is_wrong(settings: Settings) -> Diagnosis:
 
 
 def _compare(settings: Settings, asset: Asset) -> tuple[repair.Damage, ...]:
-    return repair.find_damage(settings, repair.choose_source(settings, asset))
+    found = repair.find_damage(settings, repair.choose_source(settings, asset))
+    return integrity.without_changes(settings, found) if asset is Asset.FILES else found
 
 
 def _if_seen(found: DatabaseAssessment | Collection[ServiceStatus] | Unseen):
@@ -68,5 +69,6 @@ def _tree(settings: Settings, asset: Asset, found: tuple[repair.Damage, ...] | U
 def _stopped(settings: Settings, status: Collection[ServiceStatus] | None) -> tuple[str, ...]:
     if status is None:
         return ()
-    up = {s.name for s in status if s.state in (ServiceState.RUNNING, ServiceState.STARTING)}
+    states = (ServiceState.RUNNING, ServiceState.STARTING)
+    up = {s.name for s in status if s.state in states and not s.failing}
     return tuple(name for name in settings.stack.critical_services if name not in up)

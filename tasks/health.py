@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from lifeboat.core import health as core
-from lifeboat.core.diagnosis import Cure
+from lifeboat.core.diagnosis import Cure, Diagnosis
 from lifeboat.core.errors import LockBusy, RecoveryError
 from lifeboat.core.health import Act, Health, Look, Pause, Proposal, Streak
 from lifeboat.core.notices import Trouble
@@ -49,6 +49,11 @@ def _keep(settings: Settings, streak: Streak) -> None:
         filesystem.atomic_write(_path(settings), streak.model_dump_json(indent=1).encode())
 
 
+def _keep_judged(settings: Settings, streak: Streak) -> None:
+    """Keep what a judgement came to, with the pause that a person may have asked for meanwhile."""
+    _keep(settings, streak.model_copy(update={"pause": read_streak(settings).pause}))
+
+
 def pause(settings: Settings, pause: Pause | None) -> None:
     """Judge nothing until then; None: judge again from now on."""
     _keep(settings, read_streak(settings).model_copy(update={"pause": pause}))
@@ -70,15 +75,20 @@ def look(settings: Settings) -> Look | None:
 
 def _services(settings: Settings) -> list[str]:
     try:
-        found = {s.name: s.state for s in services.stack_of(settings).status()}
+        found = {s.name: s for s in services.stack_of(settings).status()}
     except (RecoveryError, OSError) as error:
         return [f"the services can't be looked at: {error}"]
-    up = (ServiceState.RUNNING, ServiceState.STARTING)
-    return [
-        f"{name} does not run ({found.get(name, 'unknown to the stack')})"
-        for name in settings.stack.critical_services
-        if found.get(name) not in up
-    ]
+    wrong = []
+    for name in settings.stack.critical_services:
+        seen = found.get(name)
+        if seen is None:
+            wrong.append(f"{name} does not run (unknown to the stack)")
+        elif seen.state not in (ServiceState.RUNNING, ServiceState.STARTING):
+            wrong.append(f"{name} does not run ({seen.state})")
+        elif seen.failing:
+            # One that is restarted for ever would be starting for ever.
+            wrong.append(f"{name} does not stay up ({seen.detail})")
+    return wrong
 
 
 def _answers(settings: Settings) -> list[str]:
@@ -123,9 +133,16 @@ def judge(settings: Settings, seen: Look | None) -> Health:
     if act is Act.WITHDRAW:
         streak, note = _withdraw(streak)
     elif act is Act.DIAGNOSE:
-        _keep(settings, streak)  # a diagnosis reads everything, and may be cut short
-        streak, note = _propose(settings, streak)
-    _keep(settings, streak)
+        _keep_judged(settings, streak)  # a diagnosis reads everything, and may be cut short
+        found = diagnosis.find_what_is_wrong(settings)
+        log.info("%s", found.in_words())
+        # That may have taken minutes, in which somebody may have begun to act.
+        now = look(settings)
+        if now is None or not now.wrong or read_streak(settings).is_paused(now.at):
+            note = "While it was looked into somebody began to work on it, or it became well."
+            return Health(platform=settings.platform, look=seen, streak=streak, note=note)
+        streak, note = _propose(settings, streak, found)
+    _keep_judged(settings, streak)
     _tell(settings, streak)
     return Health(platform=settings.platform, look=seen, streak=streak, note=note)
 
@@ -159,9 +176,7 @@ def _withdraw(streak: Streak) -> tuple[Streak, str]:
     return streak.model_copy(update={"proposal": None}), note
 
 
-def _propose(settings: Settings, streak: Streak) -> tuple[Streak, str]:
-    found = diagnosis.find_what_is_wrong(settings)
-    log.info("%s", found.in_words())
+def _propose(settings: Settings, streak: Streak, found: Diagnosis) -> tuple[Streak, str]:
     streak = streak.model_copy(update={"cures": found.cures})
     cure = core.what_to_propose(found)
     if cure is None:

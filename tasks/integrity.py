@@ -73,6 +73,34 @@ def find_other_damage(settings: Settings, damages: Iterable[Damage]) -> Reading:
     return _read(settings, [item for item in referred if item.path not in known])
 
 
+def without_changes(settings: Settings, damages: tuple[Damage, ...]) -> tuple[Damage, ...]:
+    """Leave out the files that users have changed since the point: those with the SHA-256 that the
+    database has of them.
+
+    Where the database can't be asked all of them stay.
+    """
+    names = {name for damage in damages for name in (*damage.truncated, *damage.altered)}
+    if not names:
+        return damages
+    try:
+        referred = [item for item in referred_files(settings) if item.path in names]
+    except RecoveryError as error:
+        log.warning("Which files users have changed since can't be found: %s", error)
+        return damages
+    whole = _read(settings, referred).whole
+    if whole:
+        log.info("%d files were changed on purpose since that point.", len(whole))
+    return tuple(
+        damage.model_copy(
+            update={
+                "truncated": tuple(name for name in damage.truncated if name not in whole),
+                "altered": tuple(name for name in damage.altered if name not in whole),
+            }
+        )
+        for damage in damages
+    )
+
+
 @dataclass(frozen=True)
 class FoundInFiles:
     """The damage that a point can undo, what else was read of the files, and the plan."""
@@ -88,6 +116,8 @@ def look_at_files(settings: Settings, source: Source) -> FoundInFiles:
     Raises NothingToDo if all of them are whole.
     """
     damages = find_damage(settings, source)
+    if not source.asked_for:
+        damages = without_changes(settings, damages)
     others = find_other_damage(settings, damages)
     plan = plan_repair(settings, source, damages, procedure="recover-files", others=others.bad)
     return FoundInFiles(damages=damages, others=others, plan=plan)

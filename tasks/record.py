@@ -213,7 +213,10 @@ def recorded(procedure: str, *, platform: str, directory: Path | None) -> Iterat
     try:
         yield run
     except BaseException as error:
-        outcome = Outcome.NOT_APPROVED if isinstance(error, NotApproved) else Outcome.FAILED
+        outcome = Outcome.FAILED
+        if isinstance(error, NotApproved):
+            outcome = Outcome.NOT_APPROVED
+            run.fact(not_approved=type(error).__name__)
         _finish(run, outcome, str(error) or type(error).__name__)
         raise
     else:

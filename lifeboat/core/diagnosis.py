@@ -85,8 +85,9 @@ def diagnose(symptoms: Symptoms) -> Diagnosis:
     """Say which scenarios fit, in the order in which they have to be cured.
 
     A server whose database, files and models are all gone is lost as a whole. The database comes
-    before the files, whose SHA-256 it knows; and services that merely do not run are told only
-    where nothing else explains it.
+    before the files, whose SHA-256 it knows. Services that do not run are told where no lost
+    database or model explains it, and before files that differ from their last backup: users change
+    files all the time.
     """
     unseen = tuple(
         f"{what}: {why}"
@@ -106,14 +107,14 @@ def diagnose(symptoms: Symptoms) -> Diagnosis:
         )
         return Diagnosis(platform=symptoms.platform, cures=(lost,), unseen=unseen)
     cures = tuple(_of_data(symptoms))
-    if symptoms.stopped and not cures:
-        cures = (
-            Cure(
-                scenario=Scenario.STOPPED,
-                evidence=f"{', '.join(symptoms.stopped)} not running, and no data is damaged",
-                command=f"start {', '.join(symptoms.stopped)}, then: lifeboat verify",
-            ),
+    if symptoms.stopped and all(cure.scenario is Scenario.FILES for cure in cures):
+        no_damage = "" if cures else ", and no data is damaged"
+        stopped = Cure(
+            scenario=Scenario.STOPPED,
+            evidence=f"{', '.join(symptoms.stopped)} not running{no_damage}",
+            command=f"start {', '.join(symptoms.stopped)}, then: lifeboat verify",
         )
+        cures = (stopped, *cures)
     return Diagnosis(platform=symptoms.platform, cures=cures, unseen=unseen)
 
 

@@ -52,7 +52,7 @@ class Seen(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     name: str
-    state: str  # RUNNING, PENDING or CANCELLING
+    state: str  # RUNNING, PENDING, PAUSED or CANCELLING
     state_age_seconds: float
     process: Process
     trace: Trace | None = None
@@ -92,6 +92,8 @@ def judge(seen: Seen) -> End | None:
         )
     if seen.process is Process.GONE or (trace and not trace.alive):
         return End(state="CRASHED", message=_crashed("its process is gone", trace))
+    if seen.state == "PAUSED":
+        return None  # one that waits for a person is silent, and is nobody's to end while it lives
     if seen.state == "PENDING":
         if seen.process is Process.NONE and seen.state_age_seconds >= PENDING_SECONDS:
             return End(

@@ -18,6 +18,7 @@ from typing import Any
 
 from lifeboat.core import data_loss
 from lifeboat.core import incident as core
+from lifeboat.core.errors import NoLongerNeeded, Withdrawn
 from lifeboat.core.incident import Event, EventKind, Incident
 from lifeboat.core.timeline import Outcome, Phase, RunRecord, phase_seconds
 from lifeboat.settings import Settings
@@ -37,6 +38,8 @@ _TITLES = {
     "bucket": "the bucket with the backups was damaged",
 }
 
+_WELL_AGAIN = (Withdrawn.__name__, NoLongerNeeded.__name__)
+
 when_told: list[Callable[[Settings, Incident, Event], None]] = []
 """What tells people, after a line was written; called in the incident's thread."""
 
@@ -49,6 +52,7 @@ class Companion:
         self._settings: Settings | None = None
         self._heard: queue.Queue[tuple[float, str, Mapping[str, Any]] | None] = queue.Queue()
         self._incident: Incident | None = None
+        self._opened = False  # by this run
         self._phases: set[str] = set()
         context = contextvars.copy_context()
         self._thread = threading.Thread(
@@ -138,6 +142,7 @@ class Companion:
             told = f"{record.procedure} begins"
             self._add(EventKind.JOINED, at, told, scenario=scenario)
             return
+        self._opened = True
         title = f"{settings.platform}: {_TITLES.get(scenario, record.procedure)}"
         self._incident = incidents.open_incident(
             settings,
@@ -172,6 +177,12 @@ class Companion:
             # Also one that was approved, and did not hold any more by then.
             told = f"The plan was not carried out: {error}"
             self._add(EventKind.DECIDED, at, told, approved=False, reason=error)
+            if record.facts.get("not_approved") in _WELL_AGAIN and self._nobody_took_it_up():
+                # Open it would be escalated at night, and swallow the next real one.
+                self._add(EventKind.CLOSED, at, "The platform is well, and nothing was done to it.")
+
+    def _nobody_took_it_up(self) -> bool:
+        return self._opened and self._incident is not None and not self._incident.acknowledged_at
 
     def _add(self, kind: EventKind, at: datetime, text: str, *, by: str = "", **data: Any) -> None:
         if self._incident is None or self._settings is None:

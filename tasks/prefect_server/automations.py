@@ -148,6 +148,8 @@ def _triggers_of(
                 "after": ["prefect.work-queue.not-ready"],
                 "expect": ["prefect.work-queue.ready"],
                 "within": automation.within_seconds,
+                # Each queue by itself: the worker of the other pool coming back is no answer.
+                "for_each": ["prefect.resource.id"],
                 "match": {
                     "prefect.resource.id": "prefect.work-queue.*",
                     "prefect.resource.name": settings.platform,

@@ -35,7 +35,7 @@ _SHOWN = ("recover-", "drill-")
 _SHOWN_DAYS = 90  # Prefect's own vacuum removes older ones
 _PAGE = 200
 _HEARTBEAT = "prefect.flow-run.heartbeat"
-_UNSETTLED = ("RUNNING", "PENDING", "CANCELLING")
+_UNSETTLED = ("RUNNING", "PENDING", "PAUSED", "CANCELLING")
 
 
 class Reconciled(BaseModel):
@@ -56,7 +56,8 @@ class Reconciled(BaseModel):
 def reconcile(settings: Settings) -> Reconciled:
     """End the runs of this host that are dead, and show recoveries and drills that ran unseen.
 
-    Never touches a run that is paused for approval, or alive. Safe to do again, and from several
+    Never touches a run that is alive. One that is paused for approval is ended only if its process
+    is proven to be gone: an approval would come to nobody. Safe to do again, and from several
     places at once.
     """
     from prefect.client.orchestration import get_client
@@ -115,7 +116,8 @@ def _seen(
 ) -> Seen:
     known = _process_of(settings, run)
     silent = None
-    if known in (Process.ELSEWHERE, Process.NONE) and run["state"]["type"] != "PENDING":
+    waits = run["state"]["type"] in ("PENDING", "PAUSED")
+    if known in (Process.ELSEWHERE, Process.NONE) and not waits:
         silent = _silent_seconds(client, run["id"])
     since = datetime.fromisoformat(run["state"]["timestamp"].replace("Z", "+00:00"))
     return Seen(

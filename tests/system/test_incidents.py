@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from lifeboat.core.errors import PermanentError, Rejected
+from lifeboat.core.errors import NoLongerNeeded, PermanentError, Rejected, Withdrawn
 from lifeboat.core.incident import Event, EventKind, Severity, State, add_up, read_events
 from lifeboat.core.timeline import Outcome, Phase, RungAttempt
 from tasks import clock, places, recovery
@@ -104,6 +104,18 @@ def test_a_rejection_is_on_record_and_leaves_it_open(host) -> None:
     assert found.state is State.OPEN
     assert kinds(found) == ["opened", "detected", "planned", "decided"]
     assert found.events[-1].data == {"approved": False, "reason": "wrong platform"}
+
+
+@pytest.mark.parametrize("reason", [Withdrawn, NoLongerNeeded])
+def test_what_became_well_before_anybody_approved_is_closed(host, reason) -> None:
+    with pytest.raises(reason), recovery.recovery(host.settings, "recover-files") as run:
+        run.tell(
+            "planned", symptoms="x", target="newest", expected_loss="none", expected_seconds=None
+        )
+        raise reason("it came back to health by itself")
+    [found] = incidents.list_incidents(host.settings)
+    assert found.state is State.CLOSED
+    assert kinds(found) == ["opened", "detected", "planned", "decided", "closed"]
 
 
 def test_without_the_bucket_it_is_here(host) -> None:

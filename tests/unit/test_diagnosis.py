@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lifeboat.core.diagnosis import Scenario, Symptoms, Tree, diagnose
+from lifeboat.core.health import what_to_propose
 from lifeboat.core.ladder import DatabaseAssessment
 
 WELL = DatabaseAssessment(service_state="running", answers=True, cluster_problems=())
@@ -44,6 +45,14 @@ def test_services_that_do_not_run_are_told_where_nothing_else_explains_it() -> N
     [cure] = diagnose(seen(stopped=("backend", "nginx"))).cures
     assert cure.scenario is Scenario.STOPPED
     assert "backend, nginx" in cure.evidence
+
+
+def test_a_stopped_service_is_no_reason_to_set_files_back() -> None:
+    found = diagnose(seen(files=DAMAGED, stopped=("backend",)))
+    assert [cure.scenario for cure in found.cures] == [Scenario.STOPPED, Scenario.FILES]
+    assert what_to_propose(found) is None
+    lost = diagnose(seen(files=DAMAGED, models=DAMAGED, stopped=("ai-service",)))
+    assert [cure.scenario for cure in lost.cures] == [Scenario.FILES, Scenario.MODELS]
 
 
 def test_what_could_not_be_seen_is_never_good() -> None:

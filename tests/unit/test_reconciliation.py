@@ -35,13 +35,17 @@ def seen(process: Process, trace: Trace | None = None, **more) -> Seen:
         seen(Process.NONE),
         seen(Process.NONE, state="PENDING", state_age_seconds=60),
         seen(Process.ELSEWHERE, state="PENDING", state_age_seconds=6000),
+        # One that waits for a person is silent.
+        seen(Process.ALIVE, state="PAUSED"),
+        seen(Process.NONE, state="PAUSED", silent_seconds=90_000),
+        seen(Process.ELSEWHERE, state="PAUSED", silent_seconds=90_000),
     ],
 )
 def test_what_lives_or_may_live_is_left_alone(run: Seen) -> None:
     assert judge(run) is None
 
 
-@pytest.mark.parametrize("state", ["RUNNING", "CANCELLING", "PENDING"])
+@pytest.mark.parametrize("state", ["RUNNING", "CANCELLING", "PENDING", "PAUSED"])
 def test_a_dead_one_says_what_its_record_knows(state: str) -> None:
     end = judge(seen(Process.GONE, TRACE, state=state))
     assert end and end.state == "CRASHED"

@@ -182,6 +182,8 @@ def status_of(
         memory_bytes=sum(memory for _, (memory, _) in containers),
         cpu_seconds=sum(seconds for _, (_, seconds) in containers),
         detail=detail,
+        failing=told.get("Status") == "restarting"
+        or (told.get("Health") or {}).get("Status") == "unhealthy",
     )
 
 

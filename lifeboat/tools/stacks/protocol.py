@@ -30,6 +30,8 @@ class ServiceStatus:
     memory_bytes: int = 0
     cpu_seconds: float = 0.0
     detail: str = ""
+    failing: bool = False
+    """While it starts: it ends again and again, or its own health check says it is not well."""
 
 
 class Stack(Protocol):

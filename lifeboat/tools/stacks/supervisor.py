@@ -487,6 +487,7 @@ def _status_of(info: Mapping) -> ServiceStatus:
         memory_bytes=memory_bytes,
         cpu_seconds=cpu_seconds,
         detail=detail,
+        failing=info["statename"] == "BACKOFF",
     )
 
 
