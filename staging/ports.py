@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import random
 import socket
+import tempfile
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,11 @@ def choose_ports() -> Ports:
 
 
 def choose_free(count: int) -> list[int]:
-    """Below 32768: above it the kernel may give a stopped service's port to any connection."""
+    """Ports that nobody has now, and that no living process has chosen by this before.
+
+    What a site has stopped for a while would be another one's meanwhile. Below 32768: above it the
+    kernel may give a stopped service's port to any connection.
+    """
     free: list[int] = []
     for port in random.SystemRandom().sample(range(20000, 32000), 2000):
         with socket.socket() as probe:
@@ -40,7 +47,26 @@ def choose_free(count: int) -> list[int]:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
+        if not _claim(port):
+            continue
         free.append(port)
         if len(free) == count:
             return free
     raise RuntimeError("There are no free ports on 127.0.0.1.")
+
+
+def _claim(port: int) -> bool:
+    """Note that a port is this process's; False if it is another one's that lives, or ours."""
+    claims = Path(tempfile.gettempdir()) / f"lifeboat-ports-{os.getuid()}"
+    claims.mkdir(exist_ok=True)
+    claim = claims / str(port)
+    try:
+        with claim.open("x") as file:
+            file.write(str(os.getpid()))
+        return True
+    except FileExistsError:
+        owner = claim.read_text()
+        if not owner or Path(f"/proc/{owner}").exists():
+            return False
+        claim.write_text(str(os.getpid()))
+        return True

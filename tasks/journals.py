@@ -155,17 +155,23 @@ def unfinished(directory: Path) -> Iterator[Journal]:
 
 
 def failed_before(directory: Path, procedure: str) -> RunRecord | None:
-    """The newest recovery of this kind that touched the platform here, if it failed or was stopped.
+    """The newest recovery of this kind that touched the platform here, if it failed or was stopped,
+    and none of any kind has proven since that the platform is well.
 
     What it had stopped may be down still, whatever the data is like by now.
     """
-    for path in sorted(directory.glob(f"{procedure}-2*/{RECORD_NAME}"), reverse=True):
+    found = directory.glob(f"recover-*/{RECORD_NAME}")
+    # By the moment in their names.
+    for path in sorted(found, key=lambda path: path.parent.name.rsplit("-", 2)[1:], reverse=True):
         try:
             record = RunRecord.model_validate_json(path.read_bytes())
         except (OSError, ValueError):
             continue  # pruned at this moment, or not written to its end
-        if record.procedure == procedure and any(s.phase in _TOUCHING for s in record.steps):
-            return None if record.outcome is Outcome.DONE else record
+        if record.outcome is Outcome.DONE and record.verdict:
+            return None
+        touched = any(step.phase in _TOUCHING for step in record.steps)
+        if touched and record.procedure == procedure:
+            return record if record.outcome is not Outcome.DONE else None
     return None
 
 

@@ -260,7 +260,7 @@ def test_a_moment_after_the_last_commit_is_the_end_of_the_log(shell: Shell) -> N
         *("--approve", PLATFORM, "--json"),
     )
     assert "Nothing was committed after" in done.stderr
-    assert rungs(json.loads(done.stdout))["local"] == "done"
+    assert "done" in rungs(json.loads(done.stdout)).values()
     shell.nothing_lost(kept)
 
 

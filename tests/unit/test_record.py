@@ -96,9 +96,16 @@ def test_a_recovery_that_failed_is_taken_up_until_one_is_done(tmp_path: Path) ->
     # One that was refused, or looked only, has put nothing right.
     recovered(tmp_path, "recover-database", Outcome.FAILED, hours_old=6, phase=Phase.DECIDE)
     recovered(tmp_path, "recover-database", Outcome.DONE, hours_old=5, phase=Phase.FETCH)
-    (left(tmp_path, "recover-database", days_old=0.1) / record.RECORD_NAME).write_text("{")
+    (left(tmp_path, "recover-database", days_old=0.2) / record.RECORD_NAME).write_text("{")
     assert before() == failed
-    recovered(tmp_path, "recover-database", Outcome.DONE, hours_old=4, phase=Phase.VERIFY)
+    proven = recovered(tmp_path, "recover-files", Outcome.DONE, hours_old=4, phase=Phase.VERIFY)
+    assert before() == failed, "it has checked nothing"
+    path = tmp_path / proven / record.RECORD_NAME
+    path.write_text(json.dumps({**json.loads(path.read_text()), "verdict": {"checks": []}}))
+    assert before() is None
+    recovered(tmp_path, "recover-database", Outcome.FAILED, hours_old=3, phase=Phase.START)
+    assert before()
+    recovered(tmp_path, "recover-database", Outcome.DONE, hours_old=1, phase=Phase.VERIFY)
     assert before() is None
 
 
