@@ -75,8 +75,10 @@ def test_each_scenario_leaves_an_incident_with_the_reports_numbers(drilled) -> N
         recovered = next(e for e in incident.events if e.kind is EventKind.RECOVERED)
         assert recovered.data["rto_seconds"] == pytest.approx(scenario.rto_seconds, abs=0.01)
         assert recovered.data["record"] == scenario.record
-        # What the recovery says of itself is never less than what was counted from outside.
-        assert recovered.data["lost_at_most_seconds"] >= scenario.rpo_seconds
+        # What the recovery says of itself is never less than what was counted from outside. How old
+        # a file was that no point holds whole, it can't know: a backup may come just after damage.
+        if not scenario.facts.get("files_lost"):
+            assert recovered.data["lost_at_most_seconds"] >= scenario.rpo_seconds
         assert recovered.data["lost_because"]
         for check in scenario.checks:
             assert f"| {check.name} | {check.status} |" in text
