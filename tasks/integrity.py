@@ -88,9 +88,10 @@ def without_changes(settings: Settings, damages: tuple[Damage, ...]) -> tuple[Da
         log.warning("Which files users have changed since can't be found: %s", error)
         return damages
     whole = _read(settings, referred).whole
-    if whole:
-        log.info("%d files were changed on purpose since that point.", len(whole))
-    return tuple(
+    if not whole:
+        return damages
+    log.info("%d files were changed on purpose since that point.", len(whole))
+    left = tuple(
         damage.model_copy(
             update={
                 "truncated": tuple(name for name in damage.truncated if name not in whole),
@@ -99,6 +100,8 @@ def without_changes(settings: Settings, damages: tuple[Damage, ...]) -> tuple[Da
         )
         for damage in damages
     )
+    current_run().fact(files_damaged=sum(len(damage.names) for damage in left))
+    return left
 
 
 @dataclass(frozen=True)

@@ -179,11 +179,12 @@ def stage_recovery(incoming: Incoming, collected: wal_replay.CollectedWal) -> No
         target_timeline=collected.timeline,
     )
     # The directory is renamed into place next: a segment that a power cut had emptied would end the
-    # replay early.
-    pg_wal = incoming.directory / "pg_wal"
-    for name in (*collected.segments, *collected.histories):
-        filesystem.sync_file(pg_wal / name)
-    filesystem.sync_directory(pg_wal)
+    # replay early, and without its signal and settings it would end on the base's own timeline.
+    staged = [f"pg_wal/{name}" for name in (*collected.segments, *collected.histories)]
+    for name in (*staged, "recovery.signal", "postgresql.auto.conf"):
+        filesystem.sync_file(incoming.directory / name)
+    for directory in (incoming.directory / "pg_wal", incoming.directory):
+        filesystem.sync_directory(directory)
     current_run().fact(wal_segments_staged=len(collected.segments))
 
 

@@ -68,6 +68,19 @@ class Shell:
             assert secret not in out + error
         return subprocess.CompletedProcess(words, child.returncode, out, error)
 
+    def cut_short(
+        self, step: str, *words: str, sig: signal.Signals = signal.SIGKILL, **environment: str
+    ) -> int:
+        """Run a command, and end it when it begins that step; give its exit code."""
+        child = self.start(*words, **environment)
+        assert child.stderr
+        for line in child.stderr:
+            if f"{step} ..." in line:
+                child.send_signal(sig)
+                break
+        child.communicate(timeout=60)
+        return child.returncode
+
     def recover(self, *words: str) -> dict:
         done = self.run("recover", *words, "--approve", PLATFORM, "--json")
         record = json.loads(done.stdout)
@@ -295,14 +308,8 @@ def test_an_interrupted_recovery_loses_nothing_and_the_next_one_ends_it(
 ) -> None:
     record = shell.write(1.0)
     faults.break_site(shell.site, "destroy-data-directory")
-    child = shell.start("recover", "database", "--from", "local", "--approve", PLATFORM)
-    assert child.stderr
-    for line in child.stderr:
-        if f"{step} ..." in line:
-            child.send_signal(sig)
-            break
-    child.communicate(timeout=60)
-    assert child.returncode == (130 if sig == signal.SIGINT else -9)
+    words = ("recover", "database", "--from", "local", "--approve", PLATFORM)
+    assert shell.cut_short(step, *words, sig=sig) == (130 if sig == signal.SIGINT else -9)
     if not postgres_runs(shell):
         done = shell.run("recover", "database", "--from", "local", "--approve", PLATFORM)
         if sig == signal.SIGKILL:
@@ -373,13 +380,7 @@ def test_the_hot_copy_that_a_dead_recovery_had_taken_serves_the_next_one(shell: 
     shell.run("backup", "database")
     record = shell.write()
     faults.break_site(shell.site, "destroy-data-directory")
-    child = shell.start("recover", "database", "--approve", PLATFORM)
-    assert child.stderr
-    for line in child.stderr:
-        if "collect wal ..." in line:
-            child.kill()
-            break
-    child.communicate(timeout=60)
+    shell.cut_short("collect wal", "recover", "database", "--approve", PLATFORM)
     beside = shell.site.database_directory.parent
     assert list(beside.glob("postgres.incoming-*"))
     assert not list((shell.site.server / "backups/database/hot").glob("database-*/base"))
@@ -580,15 +581,10 @@ def test_the_server_comes_back_from_the_bucket_and_one_secret(shell: Shell, tmp_
     assert [path.name for path in tmp_path.iterdir()] == ["somebody's"]
 
     # Cut short when everything runs already: the next one does not replace it under its feet.
-    child = shell.start("recover", "server", *where, "--approve", PLATFORM, **no_config)
-    assert child.stderr
-    for line in child.stderr:
-        if "verify ..." in line:
-            child.kill()
-            break
-    child.communicate(timeout=60)
+    approved = ("recover", "server", *where, "--approve", PLATFORM)
+    shell.cut_short("verify", *approved, **no_config)
     assert postgres_runs(shell)
-    done = shell.run("recover", "server", *where, "--approve", PLATFORM, "--json", **no_config)
+    done = shell.run(*approved, "--json", **no_config)
     told = json.loads(done.stdout)
     assert {rung["outcome"] for rung in told["rungs"]} == {"done"}, told["rungs"]
     assert told["verdict"]["checks"]

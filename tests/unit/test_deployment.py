@@ -141,6 +141,8 @@ def test_what_is_told_by_the_server_follows_from_the_schedules() -> None:
     assert named["cad.silent-backup-database"]["within"] == 2 * 6 * 3600
     assert named["cad.silent-backup-database-still"]["within"] == 24 * 3600
     assert named["cad.silent-ship-wal"]["within"] == 900, "no hiccup is told"
+    # Both pools of a platform have a queue of its name: one that is back says nothing of the other.
+    assert named["cad.worker-away"]["for_each"] == ["prefect.resource.id"]
     bodies = [text[3] for text in found.texts]
     assert not any("{{ $" in body for body in bodies)
     assert any("has not ended well for 12 h" in body for body in bodies)
