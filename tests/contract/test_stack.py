@@ -8,13 +8,20 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import uuid
+from contextlib import suppress
 
 import psutil
 import pytest
 
-from lifeboat.core.errors import CommandFailed, PermanentError, PreconditionError
+from lifeboat.core.errors import (
+    CommandFailed,
+    PermanentError,
+    PreconditionError,
+    RecoveryError,
+)
 from lifeboat.settings import find_compose
 from lifeboat.tools.stacks import ComposeStack, ProcessStack, ServiceState
 
@@ -251,6 +258,35 @@ def test_services_left_by_a_killed_supervisor_are_seen_and_not_doubled(stack):
     stack.up(["good"])
     assert not orphan.is_running() or orphan.status() == psutil.STATUS_ZOMBIE
     assert by_name(stack)["good"].state is ServiceState.RUNNING
+
+
+@pytest.mark.parametrize("make", [process_stack, compose_stack], ids=["processes", "containers"])
+def test_one_that_ends_again_and_again_is_failing(make, tmp_path, request):
+    """By its state alone it is starting, for ever."""
+    if make is compose_stack:
+        request.getfixturevalue("docker_host")
+    stack = make(tmp_path)
+    for file, old, new in (
+        ("supervisord.conf", "startretries=0", "startretries=4"),
+        ("docker-compose.prod.yml", "  broken:\n", "  broken:\n    restart: always\n"),
+    ):
+        if (tmp_path / file).exists():
+            (tmp_path / file).write_text((tmp_path / file).read_text().replace(old, new))
+
+    def start():
+        with suppress(RecoveryError):
+            stack.up(["good", "broken"])
+
+    starting = threading.Thread(target=start)
+    starting.start()
+    try:
+        _soon(lambda: by_name(stack)["broken"].failing)
+        assert not by_name(stack)["good"].failing
+    finally:
+        starting.join()
+        stack.down()
+        if make is compose_stack:
+            remove_containers(stack)
 
 
 def test_no_definition_is_a_precondition(tmp_path):
