@@ -1,7 +1,7 @@
 """`make bench`: Lifeboat beside what people would use instead, in one run, as ratios.
 
-Alone it takes ten minutes on two cores: a lost server, and from the trigger to the first step. All
-parts take more than an hour.
+Alone it measures a lost server, and from the trigger to the first step; all parts take hours on two
+cores. Let nothing else run beside it.
 """
 
 from __future__ import annotations

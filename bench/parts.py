@@ -30,7 +30,7 @@ class Part:
     run: Callable[[World, Asked], Iterator[str]] | None = None
     # Instead, of a part that makes what it works on by itself.
     alone: Callable[[Asked], Iterator[str]] | None = None
-    by_default: bool = False  # what fits into ten minutes
+    by_default: bool = False  # what is measured if nothing is asked for
 
 
 class _Known:
