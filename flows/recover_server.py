@@ -33,8 +33,8 @@ def recover_server(request: RecoverServer) -> RunRecord | RecoveryPlan:
 
     What it changes: only the directory that was named; the vault is not written to before all
     checks have passed.
-    If it fails: run it again with the same directory; what runs there is stopped, and what was
-    restored is compared, not fetched twice.
+    If it fails: run it again with the same directory; what runs there is stopped, what was restored
+    is compared, not fetched twice, and what differs by then is kept aside.
     Evidence: the record, in the new host's vault and in the bucket.
     """
     with recovery.recovery_of_a_lost_server(request) as run:
@@ -54,7 +54,7 @@ def recover_server(request: RecoverServer) -> RunRecord | RecoveryPlan:
                 everything = services.everything_that_writes(settings)
                 services.stop_services(settings, everything)
             rebuild.prepare_stack(found)
-            restored = rebuild.restore_data(found)
+            restored = rebuild.restore_data(found, again=again)
             restore_database.rearm_wal(settings)
             side_by_side(
                 {

@@ -273,8 +273,12 @@ def prepare_stack(found: Rebuild) -> None:
     programs.bring_programs(found.settings)
 
 
-def restore_data(found: Rebuild) -> Restored:
-    """Database, files and models at the same time, each from the first candidate that holds."""
+def restore_data(found: Rebuild, *, again: bool = False) -> Restored:
+    """Database, files and models at the same time, each from the first candidate that holds.
+
+    `again`: an earlier recovery has begun here. What differs from the point is kept aside first,
+    for users may have worked on what that one had started.
+    """
     settings = found.settings
 
     def restore_base(point: RecoveryPoint) -> Facts:
@@ -283,6 +287,8 @@ def restore_data(found: Rebuild) -> Restored:
     def restore_tree(point: RecoveryPoint) -> Source:
         facts = catalogue.read_facts(settings, point, Tier.S3)
         source = Source(point=point, tier=Tier.S3, facts=facts)
+        if again:
+            repair.keep_damaged(repair.find_damage(settings, source))
         repair.restore_directories(settings, source)
         return source
 

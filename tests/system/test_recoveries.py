@@ -584,8 +584,14 @@ def test_the_server_comes_back_from_the_bucket_and_one_secret(shell: Shell, tmp_
     approved = ("recover", "server", *where, "--approve", PLATFORM)
     shell.cut_short("verify", *approved, **no_config)
     assert postgres_runs(shell)
+    drawing = next(path for path in sorted(site.files.rglob("*")) if path.is_file())
+    drawing.write_text("what a user made of it meanwhile")
     done = shell.run(*approved, "--json", **no_config)
     told = json.loads(done.stdout)
+    [aside] = site.files.parent.glob(f"{site.files.name}.damaged-*")
+    kept = aside / drawing.relative_to(site.files)
+    assert kept.read_text() == "what a user made of it meanwhile", "it is nobody's to overwrite"
+    assert str(aside) in [moved["where"] for moved in told["moved_aside"]]
     assert {rung["outcome"] for rung in told["rungs"]} == {"done"}, told["rungs"]
     assert told["verdict"]["checks"]
     assert {c["status"] for c in told["verdict"]["checks"]} == {"PASS"}
