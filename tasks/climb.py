@@ -168,6 +168,7 @@ def plan_climb(
         procedure="recover-database",
         platform=settings.platform,
         symptoms=assessment.in_words(),
+        seen_beside=f"its service is {assessment.service_state}",
         points=tuple({p.id: p for tier, p in points.of.items() if tier in used}.values()),
         passed_over=points.passed_over,
         target=target.isoformat() if target else "the newest row in the WAL",

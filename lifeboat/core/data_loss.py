@@ -55,11 +55,13 @@ def of_facts(facts: Mapping[str, Any]) -> tuple[Until, ...]:
 def figures(facts: Mapping[str, Any], *, began_at: datetime) -> dict[str, Any]:
     """What an incident keeps of it: seconds between what came back and the trouble, at most.
 
-    Empty where the recovery restored nothing and said nothing.
+    Empty where the recovery restored nothing and said nothing. Files that came back from nowhere
+    are counted beside it, for no time says how much was lost with them.
     """
     known = of_facts(facts)
+    gone = {"files_gone": facts["files_lost"]} if facts.get("files_lost") else {}
     if not known:
-        return {}
+        return gone
 
     def seconds(one: Until) -> float:
         return max(0.0, (began_at - one.moment).total_seconds()) if one.moment else 0.0
@@ -68,4 +70,5 @@ def figures(facts: Mapping[str, Any], *, began_at: datetime) -> dict[str, Any]:
         "lost_at_most_seconds": max(map(seconds, known)),
         "lost_because": "; ".join(f"{one.asset}: {one.because}" for one in known),
         "lost_as_asked": any(one.chosen for one in known),
+        **gone,
     }

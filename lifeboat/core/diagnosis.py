@@ -134,7 +134,7 @@ def _of_data(symptoms: Symptoms) -> Iterator[Cure]:
     if database is not None and not database.healthy:
         yield Cure(
             scenario=Scenario.DATABASE,
-            evidence=database.in_words(),
+            evidence=f"{database.in_words()} (its service is {database.service_state})",
             command="lifeboat recover database",
         )
     for scenario, tree in ((Scenario.FILES, symptoms.files), (Scenario.MODELS, symptoms.models)):

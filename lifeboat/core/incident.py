@@ -53,6 +53,8 @@ class EventKind(StrEnum):
     CLOSED = "closed"
 
 
+_ONLY_TOLD = (EventKind.MESSAGE, EventKind.ESCALATED)
+_FITS_SECONDS = 86400.0
 _SEVERITY_OF = {"database": Severity.CRITICAL, "server": Severity.CRITICAL}
 
 
@@ -134,6 +136,11 @@ class Incident(_Model):
     @property
     def rungs(self) -> tuple[Event, ...]:
         return tuple(e for e in self.events if e.kind is EventKind.RUNG)
+
+    @property
+    def acted_on_at(self) -> datetime:
+        """When anything last happened in it; who was told of it, and how often, is nothing."""
+        return max((e.at for e in self.events if e.kind not in _ONLY_TOLD), default=self.opened_at)
 
     @property
     def duration_seconds(self) -> float | None:
@@ -226,15 +233,15 @@ def fitting(
     """Which incident a recovery joins: the newest that is not closed and is of the same trouble.
 
     One that a person opened without saying what it is fits any. One that has recovered fits for a
-    day: trouble that comes back so soon is the same trouble.
+    day: trouble that comes back so soon is the same trouble. So does one that was left open: if for
+    a day nobody did anything about it, what happens now is something else.
     """
     for incident in sorted(incidents, key=lambda i: i.opened_at, reverse=True):
         if incident.state is State.CLOSED or incident.drill is not drill:
             continue
         if incident.scenario not in ("", scenario):
             continue
-        recovered = incident.recovered_at
-        if recovered and (at - recovered).total_seconds() > 86400:
+        if (at - (incident.recovered_at or incident.acted_on_at)).total_seconds() > _FITS_SECONDS:
             continue
         return incident
     return None

@@ -92,8 +92,15 @@ def rto_in_words(figures: Mapping[str, Any], objective: float) -> str:
 def rpo_in_words(figures: Mapping[str, Any], objective: float) -> str:
     """Say how much data time was lost: counted from outside, or else at most.
 
-    A moment that somebody asked for is no failure of the backups, so it gets no verdict.
+    A moment that somebody asked for is no failure of the backups, so it gets no verdict. Files that
+    no backup holds are named first: with them nothing is kept, whatever the time says.
     """
+    told = _rpo_in_time(figures, objective)
+    gone = figures.get("files_gone")
+    return f"gone for good: {gone} files; besides: {told}" if gone else told
+
+
+def _rpo_in_time(figures: Mapping[str, Any], objective: float) -> str:
     if "rpo_seconds" in figures:
         return _against(figures["rpo_seconds"], objective)
     at_most, because = figures.get("lost_at_most_seconds"), figures.get("lost_because", "")

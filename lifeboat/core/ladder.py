@@ -26,8 +26,8 @@ class DatabaseAssessment(BaseModel):
         return self.answers and not self.cluster_problems and not self.block_problems
 
     def in_words(self) -> str:
-        parts = [f"service is {self.service_state}"]
-        parts.append("answers queries" if self.answers else "does not answer")
+        """What is wrong; not the service's state, which changes while somebody reads it."""
+        parts = ["answers queries" if self.answers else "does not answer"]
         if self.cluster_problems:
             parts.append("data directory: " + ", ".join(self.cluster_problems))
         if self.block_problems:

@@ -18,6 +18,7 @@ class RecoveryPlan(BaseModel):
     procedure: str
     platform: str
     symptoms: str
+    seen_beside: str = ""  # otherwise a minute later, so no part of what is agreed to
     points: tuple[RecoveryPoint, ...]
     passed_over: tuple[RecoveryPoint, ...] = ()  # suspicious ones that are newer
     target: str  # "newest" or a point in time
@@ -34,7 +35,7 @@ class RecoveryPlan(BaseModel):
         lines = [
             f"{self.procedure} on {self.platform}",
             *([f"  Why:             {self.because}"] if self.because else []),
-            f"  What was found:  {self.symptoms}",
+            f"  What was found:  {self._found()}",
             f"  Bring back to:   {self.target}",
         ]
         for point in self.points:
@@ -71,7 +72,7 @@ class RecoveryPlan(BaseModel):
             [
                 f"# {self.procedure} on {self.platform}",
                 *(("", f"**Why:** {self.because}") if self.because else ()),
-                *("", f"**What was found:** {self.symptoms}", ""),
+                *("", f"**What was found:** {self._found()}", ""),
                 *(f"**Bring back to:** {self.target}", ""),
                 *(f"**What is lost:** {self.expected_loss}", ""),
                 *("| recovery point | age | in | verified |", "|---|---|---|---|", *points, ""),
@@ -81,6 +82,9 @@ class RecoveryPlan(BaseModel):
                 *("## Steps", "", *(f"{n}. {step}" for n, step in enumerate(self.steps, start=1))),
             ]
         )
+
+    def _found(self) -> str:
+        return self.symptoms + (f" ({self.seen_beside})" if self.seen_beside else "")
 
     def _verified(self, point: RecoveryPoint) -> str:
         if point.verified_at is None:

@@ -143,7 +143,7 @@ def _values(settings: Settings, incident: Incident, event: Event) -> dict[str, A
 def _figures_in_words(settings: Settings, incident: Incident) -> dict[str, str]:
     """The verdict as the report says it; empty what was not measured."""
     figures, wanted = incident.figures, settings.objectives
-    rpo = "rpo_seconds" in figures or "lost_at_most_seconds" in figures
+    rpo = {"rpo_seconds", "lost_at_most_seconds", "files_gone"} & figures.keys()
     return {
         "rto": incident_report.rto_in_words(figures, wanted.rto_seconds)
         if "rto_seconds" in figures

@@ -83,6 +83,14 @@ def test_a_newer_point_or_a_later_look_is_no_other_plan() -> None:
     assert core.differences(PLAN, changed(points=(point(1),), made_at=NOW)) == ()
 
 
+def test_a_service_that_is_just_starting_again_makes_no_other_plan() -> None:
+    """One in a restart loop is down now, and starting when the plan has been read."""
+    then = changed(seen_beside="its service is stopped")
+    assert "drawings: 2 missing (its service is stopped)" in then.in_words()
+    assert "drawings: 2 missing (its service is stopped)" in then.in_markdown()
+    assert core.differences(then, changed(seen_beside="its service is starting")) == ()
+
+
 @pytest.fixture
 def settings(tmp_path):
     return SimpleNamespace(vault=SimpleNamespace(local=tmp_path))

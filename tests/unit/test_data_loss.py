@@ -15,8 +15,8 @@ from lifeboat.core.points import Asset
 BEGAN = datetime(2026, 11, 26, 3, 15, tzinfo=timezone.utc)
 
 
-def of(*minutes_before: float | None, chosen: bool = False) -> dict:
-    facts: dict = {"wal": "asynchronous"}
+def of(*minutes_before: float | None, chosen: bool = False, files_lost: int = 0) -> dict:
+    facts: dict = {"wal": "asynchronous", "files_lost": files_lost}
     for asset, minutes in zip(Asset, minutes_before, strict=False):
         moment = None if minutes is None else BEGAN - timedelta(minutes=minutes)
         facts |= Until(asset=asset, moment=moment, because="why", chosen=chosen).as_facts()
@@ -56,6 +56,8 @@ def test_what_is_on_record_reads_back() -> None:
         (of(90, chosen=True), "5400.0 s, as was asked for"),
         ({**of(90), "rpo_seconds": 0.0}, "0.0 s (objective 3600 s: kept)"),
         ({**of(5), "rpo_seconds": 3700.0}, "3700.0 s (objective 3600 s: NOT kept)"),
+        (of(-3, files_lost=2), "gone for good: 2 files; besides: nothing"),
+        (of(files_lost=2), "gone for good: 2 files; besides: not measured"),
     ],
 )
 def test_the_verdict_says_what_is_known(figures, told: str) -> None:

@@ -46,6 +46,16 @@ def test_which_incident_a_recovery_joins(scenario, drill, hours, joins) -> None:
     assert (fitting([found], scenario=scenario, drill=drill, at=at) is found) is joins
 
 
+@pytest.mark.parametrize(("hours", "joins"), [(20, True), (43, True), (45, False)])
+def test_an_incident_that_was_left_open_does_not_swallow_the_next(hours, joins) -> None:
+    """Somebody wrote a note after 20 hours; that it was escalated again after 40 is nothing."""
+    note, reminder = line(EventKind.NOTE, 20 * 60), line(EventKind.ESCALATED, 40 * 60)
+    found = add_up([opened(scenario="files"), note, reminder], id="a")
+    assert found
+    at = NOW + timedelta(hours=hours)
+    assert (fitting([found], scenario="files", drill=False, at=at) is found) is joins
+
+
 def test_customers_hear_of_what_was_approved() -> None:
     event = opened()
     incident = add_up([event], id="a")
