@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +19,7 @@ from lifeboat.settings import Settings
 from lifeboat.tools import filesystem, postgres
 from tasks import data_loss, older_versions, places
 from tasks.database import connection
-from tasks.orchestration import step
+from tasks.orchestration import side_by_side, step
 from tasks.record import current_run
 from tasks.repair import Damage, Source, find_damage, plan_repair
 from tasks.trees import directories_of
@@ -58,19 +58,19 @@ class Reading:
 
 
 @step(Phase.DECIDE)
-def find_other_damage(settings: Settings, damages: Iterable[Damage]) -> Reading:
-    """Read every file that is not known to be damaged, and compare it with its SHA-256.
+def read_referred(settings: Settings) -> Reading:
+    """Read every file that the database refers to, known losses aside, and compare it with its
+    SHA-256.
 
-    What is bad here is as bad in the recovery point, or was never in it: the damage is older than
-    the point. Where the database can't be asked nothing is found, which is told.
+    Where the database can't be asked nothing is found, which is told.
     """
-    known = {name for damage in damages for name in damage.names} | known_losses(settings)
     try:
         referred = referred_files(settings)
     except RecoveryError as error:
         log.warning("Damage that the recovery point holds too can't be found: %s", error)
         return Reading()
-    return _read(settings, [item for item in referred if item.path not in known])
+    lost = known_losses(settings)
+    return _read(settings, [item for item in referred if item.path not in lost])
 
 
 def without_changes(settings: Settings, damages: tuple[Damage, ...]) -> tuple[Damage, ...]:
@@ -87,10 +87,10 @@ def without_changes(settings: Settings, damages: tuple[Damage, ...]) -> tuple[Da
     except RecoveryError as error:
         log.warning("Which files users have changed since can't be found: %s", error)
         return damages
-    whole = _read(settings, referred).whole
-    if not whole:
-        return damages
-    log.info("%d files were changed on purpose since that point.", len(whole))
+    return _without(damages, _read(settings, referred).whole)
+
+
+def _without(damages: tuple[Damage, ...], whole: Collection[str]) -> tuple[Damage, ...]:
     left = tuple(
         damage.model_copy(
             update={
@@ -100,7 +100,10 @@ def without_changes(settings: Settings, damages: tuple[Damage, ...]) -> tuple[Da
         )
         for damage in damages
     )
-    current_run().fact(files_damaged=sum(len(damage.names) for damage in left))
+    damaged = sum(len(damage.names) for damage in left)
+    if changed := sum(len(damage.names) for damage in damages) - damaged:
+        log.info("%d files were changed on purpose since that point.", changed)
+        current_run().fact(files_damaged=damaged)
     return left
 
 
@@ -116,12 +119,23 @@ class FoundInFiles:
 def look_at_files(settings: Settings, source: Source) -> FoundInFiles:
     """Compare the files with a point and with the database, and plan; nothing is touched.
 
-    Raises NothingToDo if all of them are whole.
+    What the database knows to be bad and the point can't mend is as bad in the point, or was never
+    in it: the damage is older than the point. Raises NothingToDo if all files are whole.
     """
-    damages = find_damage(settings, source)
+    looked = side_by_side(
+        {
+            "point": functools.partial(find_damage, settings, source),
+            "database": functools.partial(read_referred, settings),
+        }
+    )
+    damages, read = looked["point"], looked["database"]
     if not source.asked_for:
-        damages = without_changes(settings, damages)
-    others = find_other_damage(settings, damages)
+        damages = _without(damages, read.whole)
+    damaged = {name for damage in damages for name in damage.names}
+    others = Reading(
+        whole=read.whole - damaged,
+        bad=tuple(path for path in read.bad if path not in damaged),
+    )
     plan = plan_repair(settings, source, damages, procedure="recover-files", others=others.bad)
     return FoundInFiles(damages=damages, others=others, plan=plan)
 
