@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 from lifeboat.core.errors import LockBusy, PreconditionError, RecoveryError
 from lifeboat.core.points import Asset, Tier
@@ -23,6 +24,7 @@ _AGAIN_SECONDS = 60.0  # after a failure, then twice as long each time, at most 
 SETTLE_SECONDS = 600.0
 _HURRY_SECONDS = 10.0
 _FIRST_SET_SECONDS = 3600.0
+_TROUBLES = (RecoveryError, OSError)
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,7 @@ def backup_job(
         points = catalogue.list_points(settings, assets=(asset,), tiers=(tier,))
         if not points:
             return 0.0
-        age = (clock.now() - points[0].taken_at).total_seconds()
-        return max(0.0, every_seconds - age)
+        return _left(every_seconds, points[0].taken_at)
 
     def due_because() -> str | None:
         if asset is not Asset.DATABASE:
@@ -67,7 +68,7 @@ def orchestrator_job(settings: Settings, *, every_seconds: float, act: Callable[
         points = orchestrator.list_points(settings, tiers=(Tier.LOCAL,))
         if not points:
             return 0.0
-        return max(0.0, every_seconds - (clock.now() - points[0].taken_at).total_seconds())
+        return _left(every_seconds, points[0].taken_at)
 
     return Job(every_seconds, act, due_in_seconds)
 
@@ -79,8 +80,8 @@ def upkeep_job(
 
     def due_in_seconds() -> float:
         last = journals.last_run_at(places.runs_directory(settings), procedure)
-        age = (clock.now() - last).total_seconds() if last else every_seconds
-        return max(min(SETTLE_SECONDS, every_seconds), every_seconds - age)
+        left = _left(every_seconds, last) if last else 0.0
+        return max(min(SETTLE_SECONDS, every_seconds), left)
 
     return Job(every_seconds, act, due_in_seconds)
 
@@ -96,16 +97,25 @@ def set_job(settings: Settings, *, every_seconds: float, act: Callable[[], objec
         newest = next((point for point in points if point.set_id), None)
         if newest is None:
             return min(every_seconds, _FIRST_SET_SECONDS)
-        return max(0.0, every_seconds - (clock.now() - newest.taken_at).total_seconds())
+        return _left(every_seconds, newest.taken_at)
 
     return Job(every_seconds, act, due_in_seconds)
+
+
+def _left(every_seconds: float, last: datetime) -> float:
+    """Seconds until it is due again, the interval at most: `last` may lie ahead of a clock that is
+    wrong for a moment, as at the start of a machine without a battery.
+    """
+    age = (clock.now() - last).total_seconds()
+    return min(every_seconds, max(0.0, every_seconds - age))
 
 
 def keep(settings: Settings, jobs: Mapping[str, Job]) -> None:
     """Do each job every so often, for as long as this process lives; a failure is told, not fatal.
 
     Each job has a thread of its own: a slow backup must not hold the WAL back. While a recovery
-    runs, and on a host that was recovered and not verified, it does nothing but look.
+    runs, and on a host that was recovered and not verified, it does nothing but look. A disk that
+    is full, or can't be read, ends none of them: the others may be what helps.
     """
     threads = [
         threading.Thread(target=_repeat, args=(settings, name, job), daemon=True, name=name)
@@ -125,7 +135,7 @@ def _repeat(settings: Settings, name: str, job: Job) -> None:
     try:
         first = job.due_in_seconds()
         _rest(name, first, job.due_because)
-    except RecoveryError as error:
+    except _TROUBLES as error:
         log.warning("Looking when %s is due: %s It is done now.", name, error)
     failures = 0
     while True:
@@ -156,6 +166,8 @@ def _done(settings: Settings, name: str, job: Job) -> bool:
         log.error("%s", error)
     except RecoveryError as error:
         log.warning("%s", error)
+    except OSError as error:
+        log.error("%s failed: %s", name, error)
     else:
         return True
     return False
@@ -166,7 +178,11 @@ def _rest(name: str, seconds: float, because: Callable[[], str | None]) -> None:
     until = time.monotonic() + max(_LOOK_SECONDS, seconds)
     while (left := until - time.monotonic()) > 0:
         time.sleep(min(left, _HURRY_SECONDS))
-        why = because()
+        try:
+            why = because()
+        except _TROUBLES as error:
+            log.warning("Looking whether %s can wait: %s", name, error)
+            continue
         if why:
             log.warning("%s is due at once: %s", name, why)
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from datetime import datetime, timedelta, timezone
 
@@ -30,7 +31,7 @@ def points_taken(*hours_ago: float):
 
 @pytest.mark.parametrize("asset", list(Asset))
 @pytest.mark.parametrize(
-    ("hours_ago", "due_in_hours"), [((), 0), ((1, 9), 5), ((6.5,), 0), ((100,), 0)]
+    ("hours_ago", "due_in_hours"), [((), 0), ((1, 9), 5), ((6.5,), 0), ((100,), 0), ((-900,), 6)]
 )
 def test_a_backup_is_due_by_the_age_of_the_newest_copy(
     monkeypatch, asset, hours_ago, due_in_hours
@@ -65,7 +66,14 @@ def acts(*outcomes):
     return act
 
 
-@pytest.mark.parametrize("error", [TransientError("S3 is away"), LockBusy("a recovery runs")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        TransientError("S3 is away"),
+        LockBusy("a recovery runs"),
+        OSError(errno.ENOSPC, "No space left on device"),
+    ],
+)
 def test_what_fails_is_told_and_tried_again(monkeypatch, caplog, error) -> None:
     with caplog.at_level("INFO", logger="lifeboat"):
         kept(monkeypatch, keeper.Job(1.0, acts(error, None)))
@@ -100,6 +108,21 @@ def test_a_job_with_a_reason_does_not_wait(monkeypatch, caplog) -> None:
     assert "database is due at once: the log has a hole" in caplog.text
 
 
+def test_a_reason_that_can_not_be_looked_for_ends_no_job(monkeypatch, caplog) -> None:
+    monkeypatch.setattr(keeper, "_HURRY_SECONDS", 0.01)
+    answers = iter([OSError("a bad sector"), TransientError("S3 is away"), "the log has a hole"])
+
+    def look() -> str:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    keeper._rest("database", 30, look)
+    assert "a bad sector" in caplog.text
+    assert "S3 is away" in caplog.text
+
+
 def test_a_reason_does_not_hurry_what_has_just_failed(monkeypatch) -> None:
     asked = []
     monkeypatch.setattr(locks, "stand_aside", lambda settings, doing: None)
@@ -113,7 +136,8 @@ def test_a_reason_does_not_hurry_what_has_just_failed(monkeypatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("hours_ago", "due_in_seconds"), [(None, 600), (1, 23 * 3600), (23.9, 600), (80, 600)]
+    ("hours_ago", "due_in_seconds"),
+    [(None, 600), (1, 23 * 3600), (23.9, 600), (80, 600), (-900, 86400)],
 )
 def test_upkeep_is_due_by_its_last_run_and_never_at_once(
     monkeypatch, tmp_path, hours_ago, due_in_seconds
