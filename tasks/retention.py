@@ -81,6 +81,22 @@ def decide(settings: Settings) -> tuple[Pruning, ...]:
     )
 
 
+def look(settings: Settings) -> tuple[Pruning, ...]:
+    """Decide, and show each decision with its reason in the log and the run's record."""
+    prunings = decide(settings)
+    told = "\n".join(pruning.in_words() for pruning in prunings)
+    current_run().keep("retention.txt", told)
+    log.info("Retention decides:\n%s", told)
+    return prunings
+
+
+def prune(settings: Settings) -> tuple[Pruning, ...]:
+    """Remove what the policy lets go, and give what was decided; raises as `remove` does."""
+    prunings = look(settings)
+    remove(settings, prunings)
+    return prunings
+
+
 def _wal_to_remove(
     settings: Settings, decisions: Mapping[Tier, Iterable[Decision]]
 ) -> dict[Tier, tuple[str, ...]]:
@@ -151,32 +167,39 @@ def _wal_by_cluster(
 
 
 def remove(settings: Settings, prunings: Iterable[Pruning]) -> None:
-    """Remove what was decided, asset by asset, each while no backup of it runs."""
+    """Remove what was decided, asset by asset, each while no backup of it runs.
+
+    An asset that fails, or is being backed up, keeps what it has and does not hold up the others;
+    what failed is raised in the end. The WAL goes only if the base copies before it are gone.
+    """
     prunings = tuple(prunings)
-    for asset in Asset:
-        with (
-            locks.backup_lock(settings, asset, run="prune-backups"),
-            locks.removal(settings, run="prune-backups"),
-        ):
-            side_by_side(
-                {
-                    f"{asset} {p.tier}": functools.partial(remove_points, settings, asset, p)
-                    for p in prunings
-                    if p.removed(asset)
-                }
-            )
-    for pruning in prunings:
+    work = {str(asset): functools.partial(_remove_of, settings, asset, prunings) for asset in Asset}
+    try:
+        side_by_side(work, at_once=1)
+    finally:
+        records_removed = journals.forget_everyday_runs(
+            places.runs_directory(settings),
+            began_before=clock.now() - timedelta(days=settings.retention.local_days),
+        )
+        current_run().fact(records_removed=records_removed)
+
+
+def _remove_of(settings: Settings, asset: Asset, prunings: tuple[Pruning, ...]) -> None:
+    gone = {f"{asset} {p.tier}": p for p in prunings if p.removed(asset)}
+    with (
+        locks.backup_lock(settings, asset, run="prune-backups"),
+        locks.removal(settings, run="prune-backups"),
+    ):
+        side_by_side(
+            {name: functools.partial(remove_points, settings, asset, p) for name, p in gone.items()}
+        )
+    removed = sum(len(p.removed(asset)) for p in gone.values())
+    current_run().fact(**{f"{asset}_points_removed": removed})
+    if asset is Asset.DATABASE:
         with locks.removal(settings, run="prune-backups"):
-            remove_wal(settings, pruning)
-    records_removed = journals.forget_everyday_runs(
-        places.runs_directory(settings),
-        began_before=clock.now() - timedelta(days=settings.retention.local_days),
-    )
-    current_run().fact(
-        records_removed=records_removed,
-        points_removed=sum(len(p.removed(asset)) for p in prunings for asset in Asset),
-        wal_removed=sum(len(p.wal) for p in prunings),
-    )
+            for pruning in prunings:
+                remove_wal(settings, pruning)
+        current_run().fact(wal_removed=sum(len(p.wal) for p in prunings))
 
 
 @step(retries=1)
