@@ -4,6 +4,7 @@ from lifeboat.core.requests import Backup
 from lifeboat.settings import load_settings
 from tasks import backup
 from tasks.orchestration import procedure
+from tasks.prefect_server import runs
 from tasks.wal import wal_shipping
 
 
@@ -16,7 +17,8 @@ def ship_wal(request: Backup = Backup()) -> wal_shipping.Shipment:
     3. Ship closed segments, sealed, the oldest first, and the newest bytes of the open one; make
        sure that they are there.
     4. Leave word in the bucket until when it holds everything.
-    5. Look for gaps; one behind the newest base copy makes another one due at once.
+    5. Look for gaps. Behind one that follows the newest base copy nothing could be recovered: a
+       run of `backup-database` is started at once.
 
     What it changes: the bucket gains objects below `database/wal/`; nothing is removed but partial
     segments whose whole ones are there.
@@ -26,4 +28,6 @@ def ship_wal(request: Backup = Backup()) -> wal_shipping.Shipment:
     """
     settings = load_settings(request.config or None)
     with backup.backup_run(settings, "wal", procedure="ship-wal"):
-        return wal_shipping.ship(settings)
+        shipment = wal_shipping.ship(settings)
+        runs.hurry_base_copy(settings)
+    return shipment

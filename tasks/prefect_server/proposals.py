@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
 
-from lifeboat.core.errors import PreconditionError, TransientError
-from tasks.orchestration import is_alone
-
-if TYPE_CHECKING:
-    from prefect.client.orchestration import SyncPrefectClient
+from lifeboat.core.errors import TransientError
+from tasks.prefect_server import runs
 
 log = logging.getLogger("lifeboat")
 
@@ -19,11 +15,7 @@ WITHDRAWN = "Withdrawn"
 
 def can_propose() -> bool:
     """Whether there is a server at which a person could approve."""
-    if is_alone():
-        return False
-    from prefect.settings import PREFECT_API_URL
-
-    return bool(PREFECT_API_URL.value())
+    return runs.there_is_a_server()
 
 
 def propose(
@@ -34,34 +26,10 @@ def propose(
     With the same `key` it is started once. Raises TransientError if the server does not answer, and
     PreconditionError if it does not know the deployment.
     """
-    from prefect.exceptions import ObjectNotFound
-    from prefect.states import Scheduled
-    from prefect.utilities.urls import url_for
-
-    doing = f"Proposing {procedure}"
-    try:
-        with _client() as client:
-            found = client.read_deployment_by_name(f"{procedure}/{platform}.{procedure}")
-            request = {
-                **found.parameters.get("request", {}),
-                "because": because,
-                "approval_seconds": approval_seconds,
-            }
-            run = client.create_flow_run_from_deployment(
-                found.id,
-                parameters={"request": request},
-                state=Scheduled(),
-                tags=[TAG],
-                idempotency_key=key,
-            )
-    except ObjectNotFound as error:
-        raise PreconditionError(
-            f"{doing}: the server has no deployment {platform}.{procedure}.",
-            hint="Run `lifeboat deploy`.",
-        ) from error
-    except Exception as error:
-        raise TransientError(f"{doing}: the server does not take it ({error}).") from error
-    return str(run.id), url_for("flow-run", run.id) or ""
+    told: dict[str, object] = {"because": because, "approval_seconds": approval_seconds}
+    return runs.start(
+        platform, procedure, told, key=key, tags=[TAG], doing=f"Proposing {procedure}"
+    )
 
 
 def end_of(run: str) -> str | None:
@@ -73,7 +41,7 @@ def end_of(run: str) -> str | None:
     from prefect.exceptions import ObjectNotFound
 
     try:
-        with _client() as client:
+        with runs.client_of_server() as client:
             state = client.read_flow_run(run).state  # type: ignore[arg-type]
     except ObjectNotFound:
         return ""
@@ -91,7 +59,7 @@ def withdraw(run: str, why: str) -> bool:
     from prefect.states import Cancelled
 
     try:
-        with _client() as client:
+        with runs.client_of_server() as client:
             state = client.read_flow_run(run).state  # type: ignore[arg-type]
             if state is None or not (state.is_scheduled() or state.is_paused()):
                 return False
@@ -102,9 +70,3 @@ def withdraw(run: str, why: str) -> bool:
     except Exception as error:
         raise TransientError(f"Taking {run} back: {error}.") from error
     return True
-
-
-def _client() -> SyncPrefectClient:
-    from prefect.client.orchestration import get_client
-
-    return get_client(sync_client=True)
