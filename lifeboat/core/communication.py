@@ -64,13 +64,17 @@ def messages_for(
     """
     kind = event.kind
     by_run = bool(event.run)
+    if kind is EventKind.JOINED and event.data.get("anew"):
+        return ((Moment.OPENED, INTERNAL),)
     if kind is EventKind.OPENED:
         return ((Moment.OPENED, INTERNAL if by_run else tuple(Audience)),)
     if kind is EventKind.DECIDED:
         found: tuple[tuple[Moment, tuple[Audience, ...]], ...] = ()
         if event.data.get("approved") and not plan_announced:
             found = ((Moment.OPENED, EXTERNAL),)
-        return (*found, (Moment.UPDATE, _HEAR_EACH_STEP))
+        # Whom it has woken wants to know that it was for nothing.
+        wide = event.data.get("well_again")
+        return (*found, (Moment.UPDATE, INTERNAL if wide else _HEAR_EACH_STEP))
     if kind is EventKind.NOTE:
         named = [Audience(name) for name in event.data.get("audiences", ())]
         return ((Moment.UPDATE, tuple(named) or INTERNAL),)
@@ -194,17 +198,18 @@ def escalates_to(
         return None
     if incident.escalated >= len(_LADDER) + 1:
         return None
-    due = incident.opened_at + timedelta(minutes=after_minutes * (incident.escalated + 1))
+    due = incident.woke_people_at + timedelta(minutes=after_minutes * (incident.escalated + 1))
     if now < due:
         return None
     return _LADDER[: incident.escalated + 1]
 
 
 def announced(events: Iterable[Event]) -> bool:
-    """Say whether those outside were told of the incident's opening."""
-    return any(
-        e.kind is EventKind.MESSAGE
-        and e.data.get("moment") == Moment.OPENED
-        and e.data.get("audience") in EXTERNAL
-        for e in events
-    )
+    """Say whether those outside were told of the trouble, and not since that it is over."""
+    told = False
+    for event in events:
+        if event.kind is EventKind.RECOVERED:
+            told = False
+        elif event.kind is EventKind.MESSAGE and event.data.get("moment") == Moment.OPENED:
+            told = told or event.data.get("audience") in EXTERNAL
+    return told

@@ -55,6 +55,7 @@ class EventKind(StrEnum):
 
 _ONLY_TOLD = (EventKind.MESSAGE, EventKind.ESCALATED)
 _FITS_SECONDS = 86400.0
+_QUIET_SECONDS = 3600.0
 _SEVERITY_OF = {"database": Severity.CRITICAL, "server": Severity.CRITICAL}
 
 
@@ -143,6 +144,12 @@ class Incident(_Model):
         return max((e.at for e in self.events if e.kind not in _ONLY_TOLD), default=self.opened_at)
 
     @property
+    def woke_people_at(self) -> datetime:
+        """When it last woke people: as it was opened, or as a recovery joined it anew."""
+        anew = (e.at for e in self.events if e.kind is EventKind.JOINED and e.data.get("anew"))
+        return max(anew, default=self.opened_at)
+
+    @property
     def duration_seconds(self) -> float | None:
         """From the opening to the recovery, if there was one."""
         if self.recovered_at is None:
@@ -203,14 +210,20 @@ def add_up(events: Iterable[Event], *, id: str) -> Incident | None:
 
 
 _OF_THE_OPENING = ("platform", "title", "scenario", "drill", "severity", "commander", "began_at")
+_OF_THE_ALARM = (
+    *("state", "scenario", "severity", "began_at", "recovered_at"),
+    *("acknowledged_at", "acknowledged_by", "escalated"),
+)
 
 
 def _apply(told: dict[str, Any], event: Event) -> None:
     kind = event.kind
+    if not event.run and kind not in _ONLY_TOLD:
+        told.pop("before", None)  # a person took it up
     if kind is EventKind.JOINED:
-        told["state"], told["recovered_at"] = State.OPEN, None
-        # What was a trouble without a name has one now.
-        told["scenario"] = told.get("scenario") or event.data.get("scenario", "")
+        _join(told, event)
+    elif kind is EventKind.DECIDED and event.data.get("well_again"):
+        _take_back(told)
     elif kind is EventKind.RECOVERED:
         told["state"], told["recovered_at"] = State.RECOVERED, event.at
     elif kind is EventKind.CLOSED:
@@ -225,6 +238,29 @@ def _apply(told: dict[str, Any], event: Event) -> None:
         told["escalated"] = told.get("escalated", 0) + 1
     if kind in (EventKind.RECOVERED, EventKind.FAILED, EventKind.CHECKS, EventKind.CLOSED):
         told["figures"] = {**told.get("figures", {}), **event.data}
+
+
+def _join(told: dict[str, Any], event: Event) -> None:
+    data = event.data
+    if data.get("anew"):
+        told["before"] = {key: told[key] for key in _OF_THE_ALARM if key in told}
+        told |= {"acknowledged_at": None, "acknowledged_by": "", "escalated": 0}
+        if told.get("recovered_at"):
+            told["began_at"] = event.at  # it did work in between
+    told["state"], told["recovered_at"] = State.OPEN, None
+    # What was a trouble without a name has one now.
+    told["scenario"] = told.get("scenario") or data.get("scenario", "")
+    if "severity" in data:
+        told["severity"] = data["severity"]
+
+
+def _take_back(told: dict[str, Any]) -> None:
+    """What joined was nothing: the incident is what it was before, and wakes nobody."""
+    before = told.pop("before", None)
+    if before is not None:
+        for key in _OF_THE_ALARM:
+            told.pop(key, None)
+        told |= before
 
 
 def fitting(
@@ -245,6 +281,35 @@ def fitting(
             continue
         return incident
     return None
+
+
+class Joining(_Model):
+    """What a recovery makes of the incident that it joins."""
+
+    scenario: str
+    severity: Severity
+    anew: bool  # people are woken as by an opening, and nobody has acknowledged it yet
+
+
+def joining(incident: Incident, *, scenario: str, at: datetime) -> Joining:
+    """Say what a recovery that joins an incident makes of it.
+
+    It wakes people anew if the incident had recovered, if nobody had said before that it is of this
+    scenario, or if nothing had happened in it for an hour: who acknowledged it meant something
+    else. Another attempt in trouble that is running wakes nobody: somebody is at work on it.
+
+    The severity is at least the scenario's, but what people have changed it to holds until it wakes
+    them anew.
+    """
+    anew = (
+        incident.state is State.RECOVERED
+        or incident.scenario != scenario
+        or (at - incident.acted_on_at).total_seconds() > _QUIET_SECONDS
+    )
+    severity = min(incident.severity, severity_of(scenario), key=list(Severity).index)
+    if not anew and any(e.kind is EventKind.SEVERITY for e in incident.events):
+        severity = incident.severity
+    return Joining(scenario=scenario, severity=severity, anew=anew)
 
 
 PHASES_IN_WORDS = {

@@ -120,15 +120,19 @@ def receivers(
 
 
 def _values(settings: Settings, incident: Incident, event: Event) -> dict[str, Any]:
+    lately = [e for e in incident.events if e.at >= incident.woke_people_at]
+
     def last(kind: EventKind) -> Event | None:
-        return next((e for e in reversed(incident.events) if e.kind is kind), None)
+        return next((e for e in reversed(lately) if e.kind is kind), None)
 
     planned, detected = last(EventKind.PLANNED), last(EventKind.DETECTED)
-    began = incident.began_at or incident.opened_at
+    joined = event.kind is EventKind.JOINED
+    began = event.at if joined else incident.began_at or incident.opened_at
     people = [p for persons in settings.people.by_role.values() for p in persons if p.phone]
     return {
         "incident": incident,
         "event": event,
+        "trouble": event.text if joined else incident.title,
         "since": f"{began:%Y-%m-%d %H:%M} UTC",
         "running": max(0.0, (event.at - began).total_seconds()),
         "symptoms": detected.text if detected else "",

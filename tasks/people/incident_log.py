@@ -139,8 +139,11 @@ class Companion:
         joins = core.fitting(known, scenario=scenario, drill=drill, at=at)
         if joins:
             self._incident = joins
+            joining = core.joining(joins, scenario=scenario, at=at)
             told = f"{record.procedure} begins"
-            self._add(EventKind.JOINED, at, told, scenario=scenario)
+            if joining.anew:
+                told = f"{_TITLES.get(scenario, scenario)}: {told}"
+            self._add(EventKind.JOINED, at, told, **joining.model_dump(mode="json"))
             return
         self._opened = True
         title = f"{settings.platform}: {_TITLES.get(scenario, record.procedure)}"
@@ -176,8 +179,10 @@ class Companion:
         elif "rejected_by" not in record.facts:
             # Also one that was approved, and did not hold any more by then.
             told = f"The plan was not carried out: {error}"
-            self._add(EventKind.DECIDED, at, told, approved=False, reason=error)
-            if record.facts.get("not_approved") in _WELL_AGAIN and self._nobody_took_it_up():
+            well = record.facts.get("not_approved") in _WELL_AGAIN
+            more = {"well_again": True} if well and not self._opened else {}
+            self._add(EventKind.DECIDED, at, told, approved=False, reason=error, **more)
+            if well and self._nobody_took_it_up():
                 # Open it would be escalated at night, and swallow the next real one.
                 self._add(EventKind.CLOSED, at, "The platform is well, and nothing was done to it.")
 

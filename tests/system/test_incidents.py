@@ -118,6 +118,18 @@ def test_what_became_well_before_anybody_approved_is_closed(host, reason) -> Non
     assert kinds(found) == ["opened", "detected", "planned", "decided", "closed"]
 
 
+def test_trouble_that_comes_back_and_was_none_leaves_the_incident_recovered(host) -> None:
+    with a_recovery(host.settings):
+        pass
+    with pytest.raises(Withdrawn), a_recovery(host.settings):
+        raise Withdrawn("it came back to health by itself")
+    [found] = incidents.list_incidents(host.settings)
+    assert found.state is State.RECOVERED
+    joined = next(event for event in found.events if event.kind is EventKind.JOINED)
+    assert joined.data == {"scenario": "files", "severity": "major", "anew": True}
+    assert joined.text == "files are damaged or missing: recover-files begins"
+
+
 def test_without_the_bucket_it_is_here(host) -> None:
     host.write_yaml(endpoint="http://127.0.0.1:9")
     with a_recovery(host.settings):

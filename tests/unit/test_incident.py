@@ -9,9 +9,22 @@ from pathlib import Path
 import pytest
 
 from lifeboat.core import communication
-from lifeboat.core.communication import EXTERNAL, INTERNAL, Moment
-from lifeboat.core.incident import Event, EventKind, State, add_up, fitting, read_events
+from lifeboat.core.communication import EXTERNAL, INTERNAL, Audience, Moment
+from lifeboat.core.incident import (
+    Event,
+    EventKind,
+    Incident,
+    Severity,
+    State,
+    add_up,
+    fitting,
+    joining,
+    read_events,
+)
+from lifeboat.settings import load_settings
+from tasks.people.communication import messages_of
 
+ACT = (Audience.INCIDENT_COMMANDER, Audience.TECHNICAL_TEAM)
 NOW = datetime(2026, 11, 26, 3, 15, tzinfo=timezone.utc)
 
 
@@ -108,3 +121,127 @@ def test_what_was_held_back_is_due_once_and_is_told_with_what_is_sent_next() -> 
     assert due(limited, 90) == [("update", 1)]
     other = message(70, "closed", to="Grace")
     assert due([*held, other], 300) == [("closed", 2)], "another's message told Ada nothing"
+
+
+def joined(incident: Incident, minutes: float, *, scenario: str = "database") -> Event:
+    """The line of a recovery that joins an incident then."""
+    at = NOW + timedelta(minutes=minutes)
+    assert fitting([incident], scenario=scenario, drill=False, at=at) is incident
+    found = joining(incident, scenario=scenario, at=at)
+    return line(EventKind.JOINED, minutes, run="r2", data=found.model_dump(mode="json"))
+
+
+def with_lines(*events: Event) -> Incident:
+    found = add_up(events, id="a")
+    assert found
+    return found
+
+
+SEEN = line(EventKind.ACKNOWLEDGED, 5, by="Ada")
+BY_HAND = line(EventKind.OPENED, text="it is slow", by="Ada", data={"severity": "major"})
+OF_DATABASE = opened(scenario="database", severity="critical")
+FAILED = line(EventKind.FAILED, 30, run="r1")
+
+
+@pytest.mark.parametrize(
+    ("before", "minutes"),
+    [
+        ((BY_HAND, SEEN), 13 * 60),
+        ((BY_HAND, SEEN), 10),
+        ((OF_DATABASE, SEEN, line(EventKind.RECOVERED, 30)), 40),
+        ((OF_DATABASE, SEEN, FAILED), 30 + 61),
+    ],
+    ids=["it was something else", "it has a name now", "it had recovered", "nothing for an hour"],
+)
+def test_trouble_that_joins_an_older_incident_wakes_people_anew(before, minutes) -> None:
+    reminders = [line(EventKind.ESCALATED, 6)] * 3
+    incident = with_lines(*before, *reminders)
+    event = joined(incident, minutes)
+    now = with_lines(*before, *reminders, event)
+    assert communication.messages_for(event, now) == ((Moment.OPENED, INTERNAL),)
+    assert (now.severity, now.acknowledged_at, now.escalated) == (Severity.CRITICAL, None, 0)
+
+    def told(later: float):
+        at = event.at + timedelta(minutes=later)
+        return communication.escalates_to(now, now=at, after_minutes=15)
+
+    assert told(14) is None
+    assert told(15) == (Audience.TECHNICAL_TEAM,)
+    seen = with_lines(*now.events, line(EventKind.ACKNOWLEDGED, minutes + 1, by="Grace"))
+    assert seen.acknowledged_by == "Grace"
+
+
+def test_another_attempt_in_running_trouble_wakes_nobody() -> None:
+    before = (OF_DATABASE, SEEN, FAILED)
+    event = joined(with_lines(*before), 45)
+    now = with_lines(*before, event)
+    [(moment, audiences)] = communication.messages_for(event, now)
+    assert (moment, audiences) == (Moment.UPDATE, ACT)
+    assert now.acknowledged_by == "Ada"
+    assert now.woke_people_at == now.opened_at
+
+
+def test_the_severity_that_a_person_gave_holds_until_people_are_woken_anew() -> None:
+    lower = line(EventKind.SEVERITY, 6, by="Ada", data={"severity": "minor"})
+    before = (OF_DATABASE, SEEN, lower, FAILED)
+    assert with_lines(*before, joined(with_lines(*before), 45)).severity is Severity.MINOR
+    assert with_lines(*before, joined(with_lines(*before), 240)).severity is Severity.CRITICAL
+    of_form = line(EventKind.OPENED, data={"scenario": "database", "severity": "major"})
+    assert with_lines(of_form, joined(with_lines(of_form), 5)).severity is Severity.CRITICAL
+
+
+def well_again(minutes: float) -> Event:
+    return line(EventKind.DECIDED, minutes, run="r2", data={"approved": False, "well_again": True})
+
+
+def test_what_woke_people_for_nothing_leaves_the_incident_as_it_was() -> None:
+    before = with_lines(OF_DATABASE, SEEN, line(EventKind.RECOVERED, 30))
+    woken = with_lines(*before.events, joined(before, 300))
+    assert (woken.state, woken.began_at) == (State.OPEN, woken.woke_people_at)
+    event = well_again(310)
+    after = with_lines(*woken.events, event)
+    alike = {"state", "severity", "recovered_at", "began_at", "acknowledged_by", "escalated"}
+    assert after.model_dump(include=alike) == before.model_dump(include=alike)
+    assert communication.messages_for(event, after) == ((Moment.UPDATE, INTERNAL),)
+
+
+def test_what_a_person_took_up_stays_open_though_it_is_well_again() -> None:
+    before = with_lines(OF_DATABASE, SEEN, line(EventKind.RECOVERED, 30))
+    taken_up = line(EventKind.ACKNOWLEDGED, 305, by="Grace")
+    after = with_lines(*before.events, joined(before, 300), taken_up, well_again(310))
+    assert (after.state, after.acknowledged_by) == (State.OPEN, "Grace")
+
+
+def test_customers_who_were_told_that_it_works_again_hear_of_the_next_trouble() -> None:
+    told = line(EventKind.MESSAGE, 1, data={"moment": "opened", "audience": "status_page"})
+    assert communication.announced([OF_DATABASE, told])
+    assert not communication.announced([OF_DATABASE, told, line(EventKind.RECOVERED, 30)])
+
+
+YAML = """\
+platform: cad-test
+environment: production
+stack: {kind: process, supervisor_config: supervisord.conf, critical_services: [postgres]}
+database: {service: postgres, name: cad, data_directory: data/postgres, bin_directory: /usr}
+files: {directories: {drawings: data/files}}
+models: {directories: {models: data/models}}
+config: {paths: [lifeboat.yaml]}
+vault: {local: backups, s3: {bucket: vault}}
+people:
+  incident_commander:
+    - {name: Ada, phone: "+1 555 010 1000", channels: [{name: mail, url: "mailto://x"}]}
+"""
+
+
+def test_who_is_woken_anew_reads_what_it_is_now_and_not_what_it_was(tmp_path: Path) -> None:
+    (tmp_path / "lifeboat.yaml").write_text(YAML)
+    settings = load_settings(tmp_path / "lifeboat.yaml")
+    stale = line(EventKind.DETECTED, 1, text="the search is slow")
+    event = joined(with_lines(BY_HAND, stale), 780)
+    event = event.model_copy(update={"text": "the database does not work"})
+    incident = with_lines(BY_HAND, stale, event)
+    [message] = [m for m in messages_of(settings, incident, event) if m.to == "Ada"]
+    assert message.text.title.endswith("critical incident: the database does not work")
+    assert "Since:      2026-11-26 16:15 UTC" in message.text.body
+    assert "of 2026-11-26 03:15 UTC, which is not closed: it is slow" in message.text.body
+    assert "the search is slow" not in message.text.body
