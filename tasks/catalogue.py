@@ -30,7 +30,7 @@ from lifeboat.core.suspicion import judge, unpack_counts
 from lifeboat.core.wal import parse_lsn
 from lifeboat.settings import Settings
 from lifeboat.tools import restic
-from tasks import marks
+from tasks import clock, marks
 from tasks.orchestration import side_by_side
 from tasks.places import hot_directory, repository, snapshot_names
 
@@ -80,7 +80,12 @@ def list_points(
     merged = merge_copies(
         point.model_copy(update={"verified_at": verified.get(point.id)}) for point in found
     )
-    return judge(merged, policy=settings.suspicion, accepted={*accepted, *also_accepted})
+    return judge(
+        merged,
+        policy=settings.suspicion,
+        accepted={*accepted, *also_accepted},
+        now=clock.now(),
+    )
 
 
 def _or_nothing(name: str, act) -> list[RecoveryPoint]:

@@ -25,7 +25,7 @@ from lifeboat.core.points import (
 from lifeboat.core.suspicion import Policy, judge
 from lifeboat.settings import S3, Settings, load_settings
 from lifeboat.tools import restic, s3
-from tasks import catalogue, marks, places
+from tasks import catalogue, clock, marks, places
 from tasks.repair import Source
 
 log = logging.getLogger("lifeboat")
@@ -111,7 +111,7 @@ def _configurations(
     """The backups of the configuration, judged by the usual policy: the settings lie in them."""
     found = catalogue.points_of(store, Asset.CONFIG, Tier.S3)
     accepted = {*marks.names_in_bucket(bucket, Kind.ACCEPTED), *trust}
-    return judge(merge_copies(found), policy=Policy(), accepted=accepted)
+    return judge(merge_copies(found), policy=Policy(), accepted=accepted, now=clock.now())
 
 
 def _read_point(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 
@@ -129,8 +129,9 @@ def find_unchanged(
 
     Then a sighting tells watchers that it was looked at, and the run leaves no record: there are
     hundreds of such looks a day. A point older than `at_most_seconds`, or that a restore test found
-    to be bad, counts as changed. Where S3
-    can't be asked, what this host holds already is not backed up once more: the error is raised.
+    to be bad, counts as changed; one from the future counts for nothing, for what was backed up
+    since may be another. Where S3 can't be asked, what this host holds already is not backed up
+    once more: the error is raised.
     """
     as_of = clock.now()
     fingerprint = _fingerprint(asset, _present(settings, asset))
@@ -138,10 +139,11 @@ def find_unchanged(
         points = catalogue.list_points(settings, assets=(asset,))
     except RecoveryError:
         here = catalogue.list_points(settings, assets=(asset,), tiers=(Tier.LOCAL,))
-        if here and here[0].fingerprint == fingerprint:
+        newest = _newest(here, as_of)
+        if newest and newest.fingerprint == fingerprint:
             raise
         return None
-    newest = points[0] if points else None
+    newest = _newest(points, as_of)
     if newest is None or newest.fingerprint != fingerprint:
         return None
     if not set(places.RESTIC_TIERS) <= set(newest.tiers):
@@ -158,6 +160,11 @@ def find_unchanged(
     run.fact(unchanged_since=newest.id)
     run.found_nothing_to_do()
     return facts
+
+
+def _newest(points: Iterable[RecoveryPoint], now: datetime) -> RecoveryPoint | None:
+    """Suspicious or not: what nobody has accepted yet need not be stored every five minutes."""
+    return next((point for point in points if not point.is_ahead_of(now)), None)
 
 
 def _was_found_bad(settings: Settings, point: RecoveryPoint) -> bool:

@@ -11,7 +11,6 @@ from pydantic import BaseModel, ConfigDict
 from lifeboat.core.alarms import Finding, Limits, failed, passed, unknown, worst
 from lifeboat.core.checks import Status
 from lifeboat.core.exposure import (
-    CLOCK_SKEW,
     WAL,
     Fresh,
     Word,
@@ -138,14 +137,19 @@ def wal_lag_findings(survey: Survey, limits: Limits, now: datetime) -> Iterator[
         yield _finding(name, Status.FAIL if seconds > limit else Status.PASS, told, advice)
 
 
-def suspicious_findings(survey: Survey) -> Iterator[Finding]:
-    """`suspicious-points`: no asset's newest point departs sharply from those before it."""
+def suspicious_findings(survey: Survey, now: datetime) -> Iterator[Finding]:
+    """`suspicious-points`: no asset's newest point departs sharply from those before it.
+
+    One from the future is told by `clock`, and must not hide what is wrong with the newest one.
+    """
     found, seen = {}, 0
     for store in survey.stores:
-        if isinstance(store.points, Unseen) or not store.points:
+        points = () if isinstance(store.points, Unseen) else store.points
+        of_the_past = [point for point in points if not point.is_ahead_of(now)]
+        if not of_the_past:
             continue
         seen += 1
-        newest = max(store.points, key=lambda point: point.taken_at)
+        newest = max(of_the_past, key=lambda point: point.taken_at)
         if newest.suspicion:
             found[newest.id] = newest.suspicion
     name = "suspicious-points"
@@ -171,11 +175,12 @@ def clock_findings(survey: Survey, now: datetime) -> Iterator[Finding]:
         if not isinstance(store.points, Unseen)
         for point in store.points
     ]
-    ahead = {point.id for point in points if point.taken_at > now + CLOCK_SKEW}
+    ahead = {point.id for point in points if point.is_ahead_of(now)}
     if ahead:
         yield failed(
             "clock",
-            f"from the future: {', '.join(sorted(ahead))}; they do not count",
+            f"from the future: {', '.join(sorted(ahead))}; they do not count, and nothing is "
+            "restored from them unless they are named or accepted",
             "Set the clock of the host that made them, or of this one (NTP).",
         )
     elif points:

@@ -24,7 +24,6 @@ from lifeboat.core.points import Asset, RecoveryPoint, Tier
 from lifeboat.core.survey import Log, Survey, Unseen
 from lifeboat.core.wal import PARTIAL, Position
 
-CLOCK_SKEW = timedelta(minutes=5)  # between hosts that are both right
 WAL = "wal"  # subject of the sighting of the log
 
 
@@ -47,7 +46,7 @@ class Fresh:
 
 def trusted(points: Iterable[RecoveryPoint], now: datetime) -> tuple[RecoveryPoint, ...]:
     """The points that count as fresh as they say, newest first."""
-    good = (p for p in points if not p.suspicion and p.taken_at <= now + CLOCK_SKEW)
+    good = (p for p in points if not p.suspicion and not p.is_ahead_of(now))
     return tuple(sorted(good, key=lambda point: point.taken_at, reverse=True))
 
 

@@ -87,7 +87,7 @@ def _findings(survey: Survey, limits: Limits, now: datetime) -> Iterator[Finding
     yield from backups.wal_lag_findings(survey, limits, now)
     yield from backups.verified_age_findings(survey, limits, now)
     yield from backups.restore_test_findings(survey, now)
-    yield from backups.suspicious_findings(survey)
+    yield from backups.suspicious_findings(survey, now)
     yield from backups.clock_findings(survey, now)
     yield from backups.drill_findings(survey, limits, now)
     yield from backups.held_review_findings(survey, limits, now)

@@ -43,6 +43,8 @@ class RecoveryPlan(BaseModel):
             where = ", ".join(point.tiers)
             verified = self._verified(point)
             lines.append(f"  Recovery point:  {point.id}, {age} old, in {where}, {verified}")
+            if point.suspicion:  # it was named
+                lines.append(f"                   SUSPICIOUS: {point.suspicion}.")
         for asset in dict.fromkeys(point.asset for point in self.passed_over):
             newest, *others = (point for point in self.passed_over if point.asset is asset)
             more = f" (and {len(others)} before it)" if others else ""
@@ -63,7 +65,8 @@ class RecoveryPlan(BaseModel):
             f"{', '.join(point.tiers)} | {self._verified(point)} |"
             for point in self.points
         ]
-        over = [
+        over = [f"- SUSPICIOUS: `{p.id}`, {p.suspicion}" for p in self.points if p.suspicion]
+        over += [
             f"- Passed over: `{point.id}`, {point.suspicion}. If it is right: "
             f"`{self._trusting(point.id)}`"
             for point in self.passed_over

@@ -15,6 +15,7 @@ from lifeboat.core.errors import PreconditionError
 from lifeboat.core.kinds import Asset, Tier
 
 FACTS_NAME = "lifeboat.json"
+CLOCK_SKEW = timedelta(minutes=5)  # between hosts that are both right
 
 
 class _Frozen(BaseModel):
@@ -92,6 +93,10 @@ class RecoveryPoint(_Frozen):
     @property
     def tiers(self) -> tuple[Tier, ...]:
         return tuple(tier for tier in Tier if tier in self.copies)
+
+    def is_ahead_of(self, now: datetime) -> bool:
+        """Whether it says that it is from the future: then a clock was wrong, or is."""
+        return self.taken_at > now + CLOCK_SKEW
 
 
 def point_id(asset: Asset, taken_at: datetime) -> str:

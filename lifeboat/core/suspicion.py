@@ -8,6 +8,8 @@ Two things are looked for. *Shrunk*: bytes, files, the files of one directory or
 table are fewer by more than a share. *Rewritten*: most files were replaced by content that the
 repository did not know, as ransomware does, whether it keeps the names or not. What is only moved,
 restored elsewhere or given another owner holds known content and is no cause.
+
+Besides, a point that says it is *from the future* holds what is old by then: a clock was wrong.
 """
 
 from __future__ import annotations
@@ -64,21 +66,39 @@ class Policy(BaseModel):
 
 
 def judge(
-    points: Iterable[RecoveryPoint], *, policy: Policy, accepted: Collection[str] = ()
+    points: Iterable[RecoveryPoint],
+    *,
+    policy: Policy,
+    accepted: Collection[str] = (),
+    now: datetime | None = None,
 ) -> tuple[RecoveryPoint, ...]:
     """Give the points, in their order, with `suspicion` filled in.
 
     Each is compared with the newest one before it that is trusted: not suspicious, or accepted. The
     first point of an asset is trusted, there being nothing to compare it with. What follows a
     rewritten point builds on it and stays suspicious until one of them is accepted; a shrunk one is
-    over when the size has come back.
+    over when the size has come back. What is from the future, as seen from `now`, is suspicious
+    until it is accepted or its time has come, and no measure of others.
     """
     points = tuple(points)
-    found: dict[str, str] = {}
+    found: dict[str, str] = {
+        point.id: _from_the_future(point)
+        for point in points
+        if now is not None and point.is_ahead_of(now) and point.id not in accepted
+    }
     for asset in Asset:
-        of_asset = sorted((p for p in points if p.asset is asset), key=lambda p: p.taken_at)
+        of_asset = sorted(
+            (p for p in points if p.asset is asset and p.id not in found), key=lambda p: p.taken_at
+        )
         found |= _judge_asset(of_asset, policy, accepted)
     return tuple(point.model_copy(update={"suspicion": found[point.id]}) for point in points)
+
+
+def _from_the_future(point: RecoveryPoint) -> str:
+    return (
+        f"it says that it was taken at {point.taken_at:%Y-%m-%d %H:%M} UTC, which is still to come:"
+        " the clock of the host that made it was ahead, or this one's is behind"
+    )
 
 
 def _judge_asset(

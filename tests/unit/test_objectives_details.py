@@ -41,12 +41,14 @@ from tests.unit.objectives_fixtures import (
     SYSTEM,
     a_base,
     a_continuity,
+    a_point,
     a_store,
     ago,
     good_survey,
     name_of,
     seen_from_s3,
     with_host,
+    with_store,
 )
 
 
@@ -105,6 +107,18 @@ def test_a_claim_from_before_a_recovery_is_not_taken_for_a_loss() -> None:
     recovered = good_survey()
     assert red(look(log(Tier.S3, continuity=new, **young)(recovered))) == {}
     assert red(look(log(Tier.S3, continuity=new, **old)(recovered))) == {"wal-lag-s3": UNKNOWN}
+
+
+def test_a_point_from_the_future_does_not_hide_what_is_wrong_with_the_newest_one() -> None:
+    for wrong in ("", "9 of 10 files are gone"):
+        points = (
+            a_point(Asset.FILES, Tier.S3, -60, suspicion="it is still to come"),
+            a_point(Asset.FILES, Tier.S3, 20, suspicion=wrong),
+        )
+        store = dataclasses.replace(a_store(Asset.FILES, Tier.S3), points=points)
+        names = red(look(with_store(good_survey(), store)))
+        assert "clock" in names
+        assert ("suspicious-points" in names) == bool(wrong)
 
 
 def test_a_claim_from_the_future_is_worth_no_more_than_now() -> None:

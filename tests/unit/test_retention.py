@@ -92,6 +92,17 @@ def test_a_suspicious_point_that_was_verified_takes_no_trusted_ones_place() -> N
     assert [(NOW - p.taken_at).days for p in kept(points)] == [31, 32, 33, 40, 50]
 
 
+def test_a_point_from_the_future_takes_no_good_ones_place_and_stays_itself() -> None:
+    """Also where it is the clock of this host that is behind: then all good ones look so."""
+    points = [point(n) for n in (-9, -8, 31, 32, 33, 34)]
+    judged = judge(points, policy=Suspicion(), now=NOW)
+    assert [(NOW - p.taken_at).days for p in kept(judged)] == [-9, -8, 31, 32, 33]
+    long_ago = NOW - timedelta(days=400)
+    assert len(kept(judge(points, policy=Suspicion(), now=long_ago), now=long_ago)) == 6
+    accepted = judge(points, policy=Suspicion(), now=NOW, accepted={points[0].id})
+    assert [(NOW - p.taken_at).days for p in kept(accepted)] == [-9, -8, 31, 32]
+
+
 events = st.lists(
     st.tuples(
         st.sampled_from(["backup", "attack", "accept", "verify", "hold", "prune", "fail"]),

@@ -297,6 +297,10 @@ def test_a_suspicious_point_is_not_offered_as_the_latest() -> None:
     )
     assert f"Passed over:     {over[0].id}, 10 min old (and 1 before it): it b" in plan.in_words()
     assert f"lifeboat accept {over[0].id}" in plan.in_words()
+    named = plan.model_copy(update={"points": over[1:], "passed_over": ()})
+    for text in (named.in_words(), named.in_markdown()):
+        assert "SUSPICIOUS: " in text, "who names it is told as well"
+        assert "1197 of 1200 files were rewritten" in text
 
 
 def test_when_all_that_fit_are_suspicious_it_says_how_to_accept_one() -> None:
@@ -305,6 +309,23 @@ def test_when_all_that_fit_are_suspicious_it_says_how_to_accept_one() -> None:
         choose_point([bad, worse], asset=Asset.FILES)
     with pytest.raises(PreconditionError, match=f"lifeboat accept {bad.id}"):
         choose_point([bad, worse], asset=Asset.FILES, not_after=NOON + timedelta(minutes=40))
+
+
+def test_a_point_from_the_future_is_no_measure_of_others() -> None:
+    """It was made while a clock was ahead: what was backed up after it is newer in truth."""
+    small = {"files": 3, "unmodified_files": 3, "new_blobs": 0}
+    points = point(0), point(30), point(600, **small), point(630)
+    now = NOON + timedelta(minutes=31)
+    judged = judge(points, policy=POLICY, now=now)
+    assert [bool(p.suspicion) for p in judged] == [False, False, True, True]
+    assert "at 2026-01-31 22:00 UTC, which is still to come" in judged[2].suspicion
+    assert choose_point(judged, asset=Asset.FILES) == judged[1]
+    assert passed_over(judged, judged[1]) == (judged[3], judged[2])
+    accepted = judge(points, policy=POLICY, now=now, accepted={points[3].id})
+    assert [bool(p.suspicion) for p in accepted] == [False, False, True, False]
+    later = judge(points, policy=POLICY, now=NOON + timedelta(minutes=626))
+    assert "of 1200 files are left" in later[2].suspicion, "its time has come"
+    assert not later[3].suspicion, "hosts that are both right differ by some minutes"
 
 
 @pytest.mark.parametrize(
