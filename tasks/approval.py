@@ -142,7 +142,9 @@ def _pause(plan: RecoveryPlan, told: str, until: float, attempt: int, seconds: i
 
     form = _approval_form().with_initial_data(description=told + plan.in_markdown())
     left = max(0.0, until - time.monotonic())
-    pause = Paused(timeout_seconds=int(left) + _SERVER_WAITS_LONGER_SECONDS, pause_key=str(attempt))
+    # A run that is retried in the UI asks anew: what its first try has saved is there still.
+    pause_key = f"{current_run().id}-{attempt}"
+    pause = Paused(timeout_seconds=int(left) + _SERVER_WAITS_LONGER_SECONDS, pause_key=pause_key)
     pause.state_details.run_input_keyset = keyset_from_paused_state(pause)
     run_id = FlowRunContext.get().flow_run.id  # type: ignore[union-attr]
     log.info(

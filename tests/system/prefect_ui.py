@@ -89,12 +89,18 @@ class Ui:
     def until_it_asks(self, run_id: str, attempt: int = 1) -> dict:
         def asks(run: dict) -> bool:
             told = run["state"]["state_details"]
-            return run["state"]["type"] == "PAUSED" and told["pause_key"] == str(attempt)
+            key = told["pause_key"] or ""
+            return run["state"]["type"] == "PAUSED" and key.endswith(f"-{attempt}")
 
         return self.until(run_id, asks, "It does not ask for an approval")
 
     def until_it_ends_as(self, run_id: str, name: str) -> dict:
         return self.until(run_id, lambda r: r["state"]["name"] == name, f"It does not end {name}")
+
+    def retry(self, run_id: str) -> dict:
+        """What the button *Retry* does."""
+        state = {"type": "SCHEDULED", "name": "AwaitingRetry"}
+        return self.post(f"/flow_runs/{run_id}/set_state", state=state, force=True)
 
     def answer(self, run_id: str, **typed: str) -> dict:
         """Fill in the form of a paused run; give what the server says."""

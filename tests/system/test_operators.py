@@ -114,6 +114,13 @@ def test_a_plan_is_read_mistyped_and_rejected_and_nothing_is_touched(
     assert "rejected by Ada: wrong platform" in ended["state"]["message"]
     assert touched(site) == before
 
+    ui.retry(run)
+    ui.until_it_asks(run)
+    ui.answer(run, decision="reject", platform="", approver="Ada", reason="once more")
+    ended = ui.until(run, lambda r: r["state"]["name"] == "Rejected", "It does not end Rejected")
+    assert "rejected by Ada: once more" in ended["state"]["message"]
+    assert touched(site) == before
+
     late = ui.start(form, approval_seconds=10)
     ended = ui.until_it_ends_as(late, "NobodyApproved")
     assert ended["state"]["type"] == "CANCELLED"
