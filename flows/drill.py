@@ -51,6 +51,7 @@ def drill(request: forms.Drill = forms.Drill()) -> DrillReport:
     """
     began_at = datetime.now(timezone.utc)
     with recorded("drill", platform="staging", directory=None) as run:
+        request = drill_steps.with_lasting_places(request)
         register = drill_steps.open_register(request)
         stage = drill_steps.set_stage(request)
         passed = False

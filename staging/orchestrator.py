@@ -246,9 +246,17 @@ class Orchestrator:
             self.stack.down()
 
     def destroy(self) -> None:
-        """End every process of it, also after a crash, and remove its directory."""
+        """End every process of it, also after a crash, and remove its directory.
+
+        Raises PreconditionError if that is no orchestrator's, and leaves it as it is.
+        """
         if not self.directory.exists():
             return
+        if not {"run", "logs", "prefect"} <= {path.name for path in self.directory.iterdir()}:
+            raise PreconditionError(
+                f"Removing the orchestrator in {self.directory}: it holds something else.",
+                hint="Nothing was touched. Choose another directory, or move that one away.",
+            )
         try:
             self.stop()
         finally:

@@ -184,6 +184,7 @@ def _weed() -> str:
     found = str(beside) if os.access(beside, os.X_OK) else shutil.which("weed")
     if not found:
         raise PermanentError(
-            "Starting SeaweedFS: there is no `weed`.", hint="`make setup` installs it."
+            "Starting SeaweedFS: there is no `weed`.",
+            hint="`make setup` installs it. In a container: the image lifeboat-staging.",
         )
     return found

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -30,7 +31,7 @@ from lifeboat.core.marks import Kind
 from lifeboat.core.points import Asset, Facts
 from lifeboat.core.timeline import Phase, RunRecord, StepRecord, outside_steps_seconds
 from lifeboat.core.timeline import phase_seconds as phases_of
-from lifeboat.settings import Settings, give_secrets, load_settings
+from lifeboat.settings import Settings, forget_secrets, give_secrets, load_settings
 from lifeboat.tools import filesystem, process, s3
 from lifeboat.tools import report as report_tool
 from staging import faults, load
@@ -60,6 +61,15 @@ class Stage:
 
     site: Site
     settings: Settings
+
+
+def with_lasting_places(request: Drill) -> Drill:
+    """The same with whole paths. A worker's run has a directory of its own that goes with it: there
+    they are below the home of the worker's user, or a platform that is kept would lose its ground.
+    """
+    base = Path.home() if os.environ.get("PREFECT__FLOW_RUN_ID") else Path.cwd()
+    places = {"root": str(base / request.root), "reports": str(base / request.reports)}
+    return request.model_copy(update=places)
 
 
 @dataclass(frozen=True)
@@ -133,6 +143,8 @@ def set_stage(request: Drill) -> Stage:
             f"Starting a drill on {settings.platform}: it is {settings.environment}.",
             hint="Nothing was touched. A drill breaks only a staging platform.",
         )
+    # Of the platform that the drill is held for, which a worker has in its environment.
+    forget_secrets()
     give_secrets(site.environment())
     site.start()
     services.stack_of(settings).start(["wal-receiver"])

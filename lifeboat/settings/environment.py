@@ -84,6 +84,12 @@ def give_secrets(secrets: Mapping[str, str]) -> None:
     os.environ.update(secrets)
 
 
+def forget_secrets() -> None:
+    """Remove our own from this process's environment: one platform's go before another's file."""
+    for name in SECRETS:
+        os.environ.pop(name, None)
+
+
 def replace_environment(environment: Mapping[str, str]) -> None:
     """Have this environment and no other, as a process that was started with it."""
     os.environ.clear()

@@ -25,7 +25,8 @@ class Drill(Form):
     root: str = Field(
         default=".lifeboat/staging",
         title="Staging directory",
-        description="Directory of the staging platform; made anew.",
+        description="Directory of the staging platform; made anew. Without a slash in front: below "
+        "the home directory of the worker's user, or where the command is run.",
     )
     stack: Literal["process", "compose"] = Field(
         default="process",
@@ -35,7 +36,7 @@ class Drill(Form):
     reports: str = Field(
         default=".lifeboat/drills",
         title="Directory of reports",
-        description="Directory in which the report is left.",
+        description="Directory in which the report is left; without a slash in front as above.",
     )
     scenarios: list[Scenario] = Field(
         default=["database", "files", "models", "server"],
