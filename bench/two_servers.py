@@ -14,6 +14,7 @@ import contextlib
 import os
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -73,8 +74,9 @@ class Site:
         )
         log.close()
 
-    def start_server(self, name: str, port: int) -> None:
+    def start_server(self, name: str) -> None:
         program = Path(sys.executable).with_name("prefect")
+        port = {"server-1": self.one, "server-2": self.two}[name]
         self.start(
             name, program, *f"server start --host 127.0.0.1 --port {port} --no-services".split()
         )
@@ -99,13 +101,13 @@ class Site:
         subprocess.run(
             [prefect, "server", "database", "upgrade", "-y"], env=self.environment(), check=True
         )
-        self.start_server("server-1", self.one)
-        self.start_server("server-2", self.two)
+        self.start_server("server-1")
+        self.start_server("server-2")
         self.start_services()
         self._start_proxy()
         deadline = time.monotonic() + PATIENCE_SECONDS
         for port in (self.one, self.two, self.proxy):
-            while not _answers(port):
+            while not _port_answers(port):
                 if time.monotonic() > deadline:
                     raise RuntimeError(f"Starting: nothing answers at port {port}.")
                 time.sleep(0.3)
@@ -129,6 +131,9 @@ class Site:
         words = ("-p", self.directory, "-c", self.directory / "nginx.conf", "-e", "stderr")
         self.start("nginx", program, *words, "-g", "daemon off;")
 
+    def answers(self, name: str) -> bool:
+        return _port_answers({"server-1": self.one, "server-2": self.two}[name])
+
     def end(self) -> None:
         for name in tuple(self.processes):
             self.kill(name)
@@ -140,7 +145,7 @@ def _read(file: Path) -> dict[str, str]:
     return dict(line.split("=", 1) for line in lines)
 
 
-def _answers(port: int) -> bool:
+def _port_answers(port: int) -> bool:
     try:
         return httpx.get(f"http://127.0.0.1:{port}/api/health", timeout=5).status_code == 200
     except httpx.HTTPError:
@@ -149,8 +154,13 @@ def _answers(port: int) -> bool:
 
 class Client:
     def __init__(self, site: Site) -> None:
-        user, _, password = site.environment()["PREFECT_API_AUTH_STRING"].partition(":")
-        self._http = httpx.Client(base_url=site.url, auth=(user, password), timeout=30)
+        told = site.environment()
+        user, _, password = told["PREFECT_API_AUTH_STRING"].partition(":")
+        authority = told.get("PREFECT_API_SSL_CERT_FILE")
+        trusted = ssl.create_default_context(cafile=authority) if authority else True
+        self._http = httpx.Client(
+            base_url=site.url, auth=(user, password), timeout=30, verify=trusted
+        )
 
     def post(self, path: str, **body: Any) -> Any:
         for _ in range(10):
@@ -252,8 +262,8 @@ def trial(site: Site) -> None:
     print(
         f"scheduled: two more Completed in {seconds:.0f} s: {dict(states(scheduled))}", flush=True
     )
-    site.start_server("server-1", site.one)
-    seconds = until("server-1 is back", lambda: _answers(site.one))
+    site.start_server("server-1")
+    seconds = until("server-1 is back", lambda: site.answers("server-1"))
     print(f"server-1 answers again after {seconds:.0f} s", flush=True)
     events = client.post(
         "/events/filter", filter={"event": {"prefix": ["prefect.flow-run.Completed"]}}
