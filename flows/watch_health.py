@@ -14,10 +14,11 @@ def watch_health(request: Request = Request()) -> Health:
 
     1. Look: do the critical services run, does the database answer, do the health endpoints? Not
        while a recovery is at work, nor while somebody has paused the watch.
-    2. After `health.failures` bad looks in a row, diagnose: which recovery fits, with the evidence.
+    2. After `health.failures` bad looks in a row, tell people by the channels of `alarms`; then
+       diagnose: which recovery fits, with the evidence.
     3. Start it, with the evidence in its plan; it pauses there, until a person approves or rejects
-       it. Tell people by the channels of `alarms`. One that was rejected is not proposed again
-       before the platform was well once.
+       it. Tell people of it. One that was rejected is not proposed again before the platform was
+       well once.
     4. If the platform is well again before anybody approved it, take it back.
 
     What it changes: nothing of the platform; its own record.

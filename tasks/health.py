@@ -15,12 +15,13 @@ from lifeboat.core.notices import Trouble
 from lifeboat.settings import Settings
 from lifeboat.tools import filesystem, postgres
 from lifeboat.tools.stacks import ServiceState
-from tasks import alarms, clock, diagnosis, locks, services
+from tasks import alarms, clock, diagnosis, events, locks, services
 from tasks.checks.context import Context
 from tasks.database import connection
 from tasks.orchestration import step
 from tasks.places import records_directory
 from tasks.prefect_server import proposals
+from tasks.record import current_run
 
 log = logging.getLogger("lifeboat")
 
@@ -114,9 +115,10 @@ def _answers(settings: Settings) -> list[str]:
 
 @step()
 def judge(settings: Settings, seen: Look | None) -> Health:
-    """Keep what was seen; after so many bad looks in a row diagnose, propose and tell people.
+    """Keep what was seen; after so many bad looks in a row tell people, diagnose and propose.
 
-    Never raises for what it finds; a server that is away is tried again by the next look.
+    People are told before the diagnosis, and again of what it has found or proposed. Never raises
+    for what it finds; a server that is away is tried again by the next look.
     """
     before = read_streak(settings)
     if seen is None:
@@ -133,15 +135,21 @@ def judge(settings: Settings, seen: Look | None) -> Health:
     if act is Act.WITHDRAW:
         streak, note = _withdraw(streak)
     elif act is Act.DIAGNOSE:
-        _keep_judged(settings, streak)  # a diagnosis reads everything, and may be cut short
-        found = diagnosis.find_what_is_wrong(settings)
+        # A diagnosis reads everything, which takes an hour with a terabyte, and may be cut short.
+        _keep_judged(settings, streak)
+        _tell(settings, streak)
+        with events.signs_of_life(settings.platform, "watch-health", current_run().id):
+            found = diagnosis.find_what_is_wrong(settings)
         log.info("%s", found.in_words())
-        # That may have taken minutes, in which somebody may have begun to act.
         now = look(settings)
-        if now is None or not now.wrong or read_streak(settings).is_paused(now.at):
-            note = "While it was looked into somebody began to work on it, or it became well."
+        if now is None or read_streak(settings).is_paused(now.at):
+            note = "While it was looked into somebody began to work on it."
             return Health(platform=settings.platform, look=seen, streak=streak, note=note)
-        streak, note = _propose(settings, streak, found)
+        if now.wrong:
+            streak, note = _propose(settings, streak, found)
+        else:
+            seen = now
+            streak, _ = core.after(streak, now, needed=settings.health.failures)
     _keep_judged(settings, streak)
     _tell(settings, streak)
     return Health(platform=settings.platform, look=seen, streak=streak, note=note)
@@ -219,8 +227,8 @@ def _tell(settings: Settings, streak: Streak) -> None:
         else:
             advice = "lifeboat diagnose"
         evidence = "; ".join(streak.wrong) + (f". {cure.scenario}: {cure.evidence}" if cure else "")
-        # Another status is news: that there is something to approve now is told as well.
-        status = "PROPOSED" if streak.proposal else "FAIL"
+        # Another status is news: what fits, or that there is something to approve, is told as well.
+        status = "PROPOSED" if streak.proposal else "DIAGNOSED" if cure else "FAIL"
         troubles[_SUBJECT] = Trouble(
             subject=_SUBJECT, status=status, evidence=evidence, advice=advice
         )

@@ -267,8 +267,9 @@ def test_what_stays_bad_is_proposed_once_and_taken_back_when_it_is_well(
         ui.until_it_asks(proposed.run)
         plan = ui.artifacts(proposed.run)[f"{PLATFORM}-recovery-plan"]["data"]
         assert re.search(r"Proposed by the health watch: \d+ looks in a row were bad", plan)
-        [(title, text)] = chat.got
-        assert title == f"{PLATFORM}: is not well"
+        assert {title for title, _ in chat.got} == {f"{PLATFORM}: is not well"}
+        (_, at_once), *_, (_, text) = chat.got
+        assert "FAIL health-platform" in at_once and "the database does not answer" in at_once
         assert "recover-database waits for your approval" in text and proposed.run in text
 
         ui.answer(proposed.run, decision="approve", platform=PLATFORM, approver="Ada")

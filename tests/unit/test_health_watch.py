@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +14,7 @@ from lifeboat.core.diagnosis import Cure, Diagnosis, Scenario
 from lifeboat.core.health import Look, Pause
 from lifeboat.settings import Settings, load_settings
 from lifeboat.tools.stacks import ServiceState, ServiceStatus
-from tasks import health, services
+from tasks import events, health, services
 
 YAML = """\
 platform: cad-test
@@ -54,15 +56,20 @@ def proposed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
-    """What people were told that something is wrong with, each time."""
+    """What people were told that something is wrong with, each time it is news."""
     found: list[dict] = []
 
     def tell(settings: Settings, troubles: dict, **more: object) -> None:
-        if troubles:
+        if statuses([troubles]) != statuses(found[-1:] or [{}]):
             found.append(troubles)
 
     monkeypatch.setattr(health.alarms, "tell_people", tell)
     return found
+
+
+def statuses(told: list[dict]) -> list[str]:
+    """What people know by each message; "good" if nothing is wrong any more."""
+    return [next((t.status for t in troubles.values()), "good") for troubles in told]
 
 
 def judged(
@@ -85,16 +92,56 @@ def test_what_is_still_bad_after_the_diagnosis_is_proposed(
 ) -> None:
     assert judged(settings, monkeypatch, then=BAD).streak.proposal
     assert proposed == ["recover-database"]
-    [troubles] = told
-    assert [trouble.status for trouble in troubles.values()] == ["PROPOSED"]
+    assert statuses(told) == ["FAIL", "PROPOSED"]
 
 
-@pytest.mark.parametrize("then", [None, WELL], ids=["somebody recovers it", "it is well"])
-def test_what_changed_meanwhile_is_not_proposed_and_nobody_is_told(
-    settings, monkeypatch, proposed, told, then
+def test_people_are_told_before_everything_is_read(settings, monkeypatch, proposed, told) -> None:
+    heard: list[str] = []
+    judged(settings, monkeypatch, then=BAD, during=lambda: heard.extend(statuses(told)))
+    assert heard == ["FAIL"]
+
+
+def test_what_fits_is_told_though_nothing_is_proposed(settings, monkeypatch, told) -> None:
+    monkeypatch.setattr(health.proposals, "can_propose", lambda: False)
+    judged(settings, monkeypatch, then=BAD)
+    assert statuses(told) == ["FAIL", "DIAGNOSED"]
+    [trouble] = told[-1].values()
+    assert trouble.advice == CURE.command
+
+
+def test_what_somebody_recovers_meanwhile_is_not_proposed(
+    settings, monkeypatch, proposed, told
 ) -> None:
-    assert judged(settings, monkeypatch, then=then).streak.proposal is None
-    assert proposed == told == []
+    assert judged(settings, monkeypatch, then=None).streak.proposal is None
+    assert (proposed, statuses(told)) == ([], ["FAIL"])
+
+
+def test_what_became_well_meanwhile_is_not_proposed_and_told_as_well_again(
+    settings, monkeypatch, proposed, told
+) -> None:
+    found = judged(settings, monkeypatch, then=WELL)
+    assert found.good
+    assert health.read_streak(settings).failures == 0
+    assert (proposed, statuses(told)) == ([], ["FAIL", "good"])
+
+
+def test_who_diagnoses_for_long_gives_signs_of_life_and_not_for_ever(
+    settings, monkeypatch, proposed, told
+) -> None:
+    """Its next looks are cancelled meanwhile, and the server would say that nobody looks."""
+    sent: list[tuple[str, str]] = []
+
+    def until_silent() -> None:
+        deadline = time.monotonic() + 10
+        while len(sent) < 3 or any(t.name == "signs-of-life" for t in threading.enumerate()):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    monkeypatch.setattr(events, "SIGN_EVERY_SECONDS", 0.01)
+    monkeypatch.setattr(events, "_SIGNS", 3)
+    monkeypatch.setattr(events, "tell_finished", lambda *about: sent.append(about[:2]))
+    judged(settings, monkeypatch, then=BAD, during=until_silent)
+    assert sent == [("cad-test", "watch-health")] * 3
 
 
 def test_a_pause_that_was_asked_for_during_the_diagnosis_holds(
@@ -102,7 +149,7 @@ def test_a_pause_that_was_asked_for_during_the_diagnosis_holds(
 ) -> None:
     pause = Pause(until=NOW + timedelta(hours=2), why="new disks", by="Ada")
     judged(settings, monkeypatch, then=BAD, during=lambda: health.pause(settings, pause))
-    assert proposed == told == []
+    assert (proposed, statuses(told)) == ([], ["FAIL"])
     assert health.read_streak(settings).pause == pause
 
 
