@@ -294,7 +294,9 @@ def _losses_in_words(choice: Choice) -> str:
     told = []
     rewritten = sum(form_of(d.key) is Form.CHANGING for d in choice.of(Fate.BRING_BACK))
     if rewritten:
-        told.append(f"{rewritten} marks and unfinished WAL segments are set back to that moment")
+        told.append(
+            f"{rewritten} marks, pages and unfinished WAL segments are set back to that moment"
+        )
     newer = choice.of(Fate.NEWER)
     if newer or choice.of(Fate.CHANGED):
         forms = Counter(str(form_of(d.key)) for d in (*newer, *choice.of(Fate.CHANGED)))

@@ -11,6 +11,7 @@ restic's objects never change, and more of them than needed are only removed by 
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from collections import defaultdict
@@ -45,7 +46,7 @@ class Form(StrEnum):
     RESTIC = "restic"  # written once, under the hash of its content, and never changed
     WAL = "wal"  # a closed segment or a history: never changed either
     RUN = "run"  # a file of a run's record: likewise
-    CHANGING = "changing"  # marks, and the WAL segment that is being written
+    CHANGING = "changing"  # marks, pages, and the WAL segment that is being written
     LOCK = "lock"  # restic's locks, which come and go
     UNKNOWN = "unknown"
 
@@ -62,6 +63,7 @@ _FORMS: tuple[tuple[re.Pattern[str], Form], ...] = (
     (re.compile(r"^database/wal.*/[0-9A-F]{8}([0-9A-F]{16}|\.history)\b[^/]*$"), Form.WAL),
     (re.compile(r"^records/runs/.+$"), Form.RUN),
     (re.compile(r"^records/.+$"), Form.CHANGING),
+    (re.compile(r"^([\w.-]+/)+(index\.html|feed\.xml)$"), Form.CHANGING),  # the status page
 )
 
 
@@ -238,14 +240,39 @@ def name_of_content(key: str) -> str | None:
 def looks_whole(key: str, data: bytes) -> bool:
     """Whether an object that may rightly change is what its name says. A thief's garbage is not.
 
-    Of a sealed object its beginning is enough.
+    Of all but `.json` its beginning is enough. A thief who writes a proper page of lies is not
+    found out.
     """
-    if key.endswith(".age"):
-        return data.startswith(b"age-encryption.org/")
-    if key.endswith(".json"):
-        try:
-            json.loads(data)
-        except ValueError:
-            return False
-        return True
-    return False
+    suffix = key.rpartition(".")[2]
+    if suffix in _BEGINS_WITH:
+        return data.startswith(_BEGINS_WITH[suffix])
+    text = _text(data)
+    if suffix == "json":
+        return _parses(text)
+    if suffix == "jsonl":
+        # One that a crash cut off spoils no other, but the first was never cut: it opened the rest.
+        lines = text.splitlines()
+        return _parses(next(iter(lines), "")) and all(line.startswith("{") for line in lines)
+    if suffix in ("html", "xml"):
+        return text.startswith("<")
+    return suffix == "md" and bool(text)
+
+
+_BEGINS_WITH = {"age": b"age-encryption.org/", "pdf": b"%PDF-"}
+
+
+def _text(data: bytes) -> str:
+    """The text that data is, whose last character may be cut off; nothing if it is none."""
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(data).strip()
+    except UnicodeDecodeError:
+        return ""
+    return "" if "\0" in text else text
+
+
+def _parses(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True

@@ -274,6 +274,10 @@ def test_what_came_later_and_is_whole_stays_and_a_too_early_moment_loses_nothing
     backed_up: Settings,
     bucket: Bucket,
 ) -> None:
+    pages = ("records/readiness.html", "status/index.html", "records/followups/files.jsonl")
+    for key in pages:
+        bucket.put(key, b"{}" if key.endswith("jsonl") else b"<p>old</p>")
+    next_second()
     early = datetime.now(timezone.utc)
     next_second()
     later = backed_up.directory / "data/files/later.dxf"
@@ -284,8 +288,14 @@ def test_what_came_later_and_is_whole_stays_and_a_too_early_moment_loses_nothing
     whole = objects(bucket)
     attack(bucket)
     bucket.put(PARTIAL, SEALED + b"shipped by the host after the attack")
+    rewritten = {key: b'{"new": 1}' if key.endswith("jsonl") else b"<p>new</p>" for key in pages}
+    for key, data in rewritten.items():
+        bucket.put(key, data)
     recover(backed_up, as_of=early.isoformat(timespec="seconds"))
     found = objects(bucket)
+    for key, data in rewritten.items():
+        assert found[key] == data, "written rightly after the moment"
+        del whole[key], found[key]
     assert found.pop(PARTIAL) == SEALED + b"shipped by the host after the attack"
     del whole[PARTIAL], found[NOTE]
     # A sighting is written over at each backup, so the one of that moment is current again.

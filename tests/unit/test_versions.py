@@ -202,13 +202,39 @@ def test_the_name_tells_the_content() -> None:
         assert name_of_content(key) is None
 
 
-def test_what_may_change_is_told_from_garbage_by_how_it_begins() -> None:
-    assert looks_whole(PARTIAL, b"age-encryption.org/v1\n...")
-    assert looks_whole(MARK, b'{"point": "files"}\n')
-    for key in (PARTIAL, MARK, "strange.txt"):
-        assert not looks_whole(key, b"")
-        assert not looks_whole(key, b"\x00\x93garbage")
+INCIDENT = "records/incidents/20261124T000000Z-files-1a2b/incident.jsonl"
+CUT = "an umlaut that is cut: ä".encode()[:-1]
+
+
+@pytest.mark.parametrize(
+    ("key", "data"),
+    [
+        (PARTIAL, b"age-encryption.org/v1\n..."),
+        (MARK, b'{"point": "files"}\n'),
+        (INCIDENT, b'{"kind": "opened"}\n{"kind": "note", "te\n{"kind": "closed"}\n'),
+        (INCIDENT, b'{"kind": "opened"}\n{"kind": "note", "text": "' + CUT),
+        ("records/followups/recover-files.jsonl", b'{"title": "look back"}\n'),
+        ("records/readiness.html", b"<!doctype html>\n<html>" + CUT),
+        ("status/index.html", b"<!doctype html>\n"),
+        ("status/feed.xml", b'<?xml version="1.0" encoding="utf-8"?>\n<feed/>'),
+        ("records/plan/plan.md", b"# The plan\n"),
+        ("records/plan/plan.pdf", b"%PDF-1.7\n\x93\x00"),
+    ],
+)
+def test_what_may_change_is_told_from_garbage_by_what_it_is(key: str, data: bytes) -> None:
+    assert form_of(key) is Form.CHANGING
+    assert looks_whole(key, data)
+    assert not looks_whole(key, b"")
+    assert not looks_whole(key, b"\n")
+    assert not looks_whole(key, b"\x00\x93garbage")
+    assert not looks_whole(key, b"\x00" + data)
+    if not key.endswith(".md"):  # a note may say anything
         assert not looks_whole(key, b"{your files are mine}")
+
+
+def test_what_is_not_known_never_looks_whole() -> None:
+    for data in (b"", b"<html>", b"{}", b"Your files are mine."):
+        assert not looks_whole("strange.txt", data)
 
 
 # --- random histories ------------------------------------------------------------------------
