@@ -68,18 +68,22 @@ def tell_of_objectives(settings: Settings, report: Report) -> None:
 
 def tell_of_run(settings: Settings, run: Run) -> None:
     """Tell people that a backup or an upkeep failed, or that it ends well again."""
-    subject = _RUN + run.record.procedure
-    troubles = {}
+    procedure = run.record.procedure
     if run.record.outcome is Outcome.FAILED:
         if run.record.error in _INTERRUPTED:
             return  # ended by whoever ends services; what is missing by then is told as late
-        troubles[subject] = Trouble(
-            subject=subject,
-            status="FAIL",
-            evidence=run.record.error or "it failed",
-            advice=f"Its record: {run.id}. `lifeboat watch` says what is protected now.",
-        )
-    _tell(settings, troubles, judges=lambda known: known == subject)
+        told = run.record.error or "it failed"
+        tell_of_failure(settings, procedure, evidence=told, record=f"Its record: {run.id}. ")
+    else:
+        _tell(settings, {}, judges=lambda known: known == _RUN + procedure)
+
+
+def tell_of_failure(settings: Settings, procedure: str, *, evidence: str, record: str = "") -> None:
+    """Tell people that a backup or an upkeep failed, or could not even begin its record."""
+    subject = _RUN + procedure
+    advice = f"{record}`lifeboat watch` says what is protected now."
+    trouble = Trouble(subject=subject, status="FAIL", evidence=evidence, advice=advice)
+    _tell(settings, {subject: trouble}, judges=lambda known: known == subject)
 
 
 def tell_people(

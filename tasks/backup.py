@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
-from lifeboat.core.errors import PreconditionError
+from lifeboat.core.errors import PermanentError, PreconditionError
 from lifeboat.core.points import Asset
 from lifeboat.settings import Settings
 from tasks import alarms, events, leftovers, locks, places, vault
@@ -32,9 +32,19 @@ def backup_run(
     procedure = procedure or f"backup-{asset}"
     with locks.backup_lock(settings, asset, run=procedure):
         refuse_unproven(settings, doing=f"Starting {procedure}")
-        with recorded(
-            procedure, platform=settings.platform, directory=places.runs_directory(settings)
-        ) as run:
+        with ExitStack() as held:
+            try:
+                run = held.enter_context(
+                    recorded(
+                        procedure,
+                        platform=settings.platform,
+                        directory=places.runs_directory(settings),
+                    )
+                )
+            except PermanentError as error:
+                # There is no run that could tell it, and with a full disk nothing else does.
+                alarms.tell_of_failure(settings, procedure, evidence=str(error))
+                raise
             run.when_finished(functools.partial(alarms.tell_of_run, settings))
             vault.ensure_prepared(settings)
             if isinstance(asset, Asset):

@@ -206,9 +206,11 @@ def _take(path: Path, file: IO[str], run: str, wait_seconds: float, doing: str) 
                     "The lock goes with the process.",
                 ) from None
             time.sleep(_POLL_SECONDS)
-    file.truncate(0)
-    file.write(json.dumps({"run": run, "pid": os.getpid(), "since": time.time()}))
-    file.flush()
+    # Who holds it is for people alone, and a full disk must not keep a recovery from its lock.
+    told = json.dumps({"run": run, "pid": os.getpid(), "since": time.time()})
+    with suppress(OSError):
+        os.ftruncate(file.fileno(), 0)
+        os.write(file.fileno(), told.encode())
 
 
 def _holder(path: Path) -> str:

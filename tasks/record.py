@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lifeboat.core.checks import Verdict
-from lifeboat.core.errors import NotApproved
+from lifeboat.core.errors import NotApproved, PermanentError
 from lifeboat.core.timeline import (
     MovedAside,
     Outcome,
@@ -74,14 +74,17 @@ class Run:
     def keep_in(self, directory: Path) -> None:
         """Write the journal below a directory from now on, and what was noted until now first.
 
-        The recovery of a lost server begins where nothing may be written yet.
+        The recovery of a lost server begins where nothing may be written yet. Raises PermanentError
+        where it can't be written: a run that died without it could not be cleaned up after.
         """
-        self.directory = directory / self.id
-        self.directory.mkdir(parents=True, exist_ok=True)
+        place = directory / self.id
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._no_journal(place, error) from error
         with self._guard:
-            for line in self._unwritten:
-                filesystem.append_line_durably(self.directory / JOURNAL_NAME, line)
-            self._unwritten.clear()
+            self.directory = place
+            self._flush(needed=True)
 
     def step_began(self, name: str, phase: Phase | None, at: float) -> None:
         log.info("%s ...", name.replace("-", " "))
@@ -104,8 +107,8 @@ class Run:
         self._write("moved-aside", **moved.model_dump(mode="json"))
 
     def about_to(self, act: str, **details: str) -> None:
-        """Write down a destructive act before it is done."""
-        self._write("about-to", act=act, **details)
+        """Write down a destructive act before it is done; raises PermanentError if it can't be."""
+        self._write("about-to", needed=True, act=act, **details)
 
     def tell(self, event: str, **details: object) -> None:
         """Note what whoever listens wants to know, and the summary does not hold."""
@@ -132,7 +135,10 @@ class Run:
     def keep(self, name: str, text: str) -> None:
         """Leave a document beside the journal."""
         if self.directory:
-            filesystem.atomic_write(self.directory / name, text.encode())
+            try:
+                filesystem.atomic_write(self.directory / name, text.encode())
+            except OSError as error:
+                log.error("%s of %s could not be kept: %s", name, self.id, error)
 
     def when_step_begins(self, act: Callable[[Run, str], None]) -> None:
         """Do something, which must not raise, whenever a step begins; it is given the step."""
@@ -176,19 +182,38 @@ class Run:
         with self._guard:
             self._record = self._record.model_copy(update=changes)
 
-    def _write(self, event: str, **details: object) -> None:
+    def _write(self, event: str, *, needed: bool = False, **details: object) -> None:
+        """Add a line to the journal. What is not `needed` waits for the next one on a full disk:
+        nothing that only tells may stop what it tells of.
+        """
         line = json.dumps({"at": time.time(), "event": event, **details}, default=str)
         with self._guard:
-            if self.directory is None:
-                self._unwritten.append(line)
-            else:
-                filesystem.append_line_durably(self.directory / JOURNAL_NAME, line)
+            self._unwritten.append(line)
+            self._flush(needed=needed)
         for listener in self._listeners:
             try:
                 listener(event, details)
             except Exception as error:
                 # Whoever listens must not stop what is told of.
                 log.warning("%s is not shown: %s: %s", event, type(error).__name__, error)
+
+    def _flush(self, *, needed: bool) -> None:
+        while self.directory and self._unwritten:
+            try:
+                filesystem.append_line_durably(self.directory / JOURNAL_NAME, self._unwritten[0])
+            except OSError as error:
+                if needed:
+                    raise self._no_journal(self.directory, error) from error
+                log.error("The journal of %s could not be written: %s", self.id, error)
+                return
+            self._unwritten.pop(0)
+
+    def _no_journal(self, place: Path, error: OSError) -> PermanentError:
+        return PermanentError(
+            f"Writing the journal of {self.id} in {place.parent}: {error.strerror or error}.",
+            hint="Make room on that disk, then run it again: `lifeboat tidy` removes what killed "
+            "runs left; *.damaged-* and *.partial beside the data are copies that were kept aside.",
+        )
 
 
 class _NoRun(Run):

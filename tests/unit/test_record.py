@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
 import time
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from lifeboat.core.errors import PermanentError
+from lifeboat.core.points import Asset
 from lifeboat.core.timeline import (
     Outcome,
     Phase,
@@ -19,7 +23,9 @@ from lifeboat.core.timeline import (
     run_began_at,
     run_id,
 )
-from tasks import journals, record
+from lifeboat.tools import filesystem
+from tasks import alarms, backup, journals, record
+from tasks.record import JOURNAL_NAME, recorded
 
 NOW = datetime(2026, 11, 25, 3, 0, tzinfo=timezone.utc)
 
@@ -28,9 +34,7 @@ def left(directory: Path, procedure: str, *, days_old: float, ended: bool = True
     place = directory / run_id(procedure, NOW - timedelta(days=days_old), "4f2a")
     place.mkdir()
     first = {"at": time.time(), "event": "run-began", "procedure": procedure, "pid": 2**22 + 1}
-    (place / record.JOURNAL_NAME).write_text(
-        json.dumps({**first, "host": socket.gethostname()}) + "\n"
-    )
+    (place / JOURNAL_NAME).write_text(json.dumps({**first, "host": socket.gethostname()}) + "\n")
     if ended:
         (place / record.RECORD_NAME).write_text("{}")
     return place
@@ -57,7 +61,7 @@ def test_a_run_without_an_end_is_unfinished_unless_it_lives(tmp_path: Path) -> N
     left(tmp_path, "recover-files", days_old=1)
     dead = left(tmp_path, "recover-files", days_old=2, ended=False)
     alive = left(tmp_path, "recover-models", days_old=3, ended=False)
-    journal = alive / record.JOURNAL_NAME
+    journal = alive / JOURNAL_NAME
     journal.write_text(journal.read_text().replace(str(2**22 + 1), str(os.getpid())))
     fates = {journal.run: journal.fate() for journal in journals.unfinished(tmp_path)}
     assert fates == {dead.name: journals.Fate.INTERRUPTED, alive.name: journals.Fate.ALIVE}
@@ -119,3 +123,63 @@ def test_a_failed_run_leaves_its_record(tmp_path: Path) -> None:
     assert told["outcome"] == "failed"
     assert told["error"] == "the disk is full"
     assert journals.last_run_at(tmp_path, "backup-files") == run_began_at(run.id)
+
+
+@pytest.fixture
+def full(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A disk that is full while `full.now` says so."""
+    disk = SimpleNamespace(now=False)
+    append = filesystem.append_line_durably
+
+    def append_if_there_is_room(path: Path, line: str) -> None:
+        if disk.now:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        append(path, line)
+
+    monkeypatch.setattr(filesystem, "append_line_durably", append_if_there_is_room)
+    return disk
+
+
+def test_a_full_disk_stops_no_run_that_only_tells(tmp_path: Path, full, caplog) -> None:
+    with recorded("recover-files", platform="cad", directory=tmp_path) as run:
+        full.now = True
+        run.fact(files_damaged=3)
+        assert "No space left on device" in caplog.text
+        full.now = False
+        run.about_to("remove points")
+    assert run.directory
+    written = [json.loads(line)["event"] for line in (run.directory / JOURNAL_NAME).open()]
+    assert written[:3] == ["run-began", "fact", "about-to"], "in the order in which it happened"
+
+
+def test_nothing_is_destroyed_that_can_not_be_written_down(tmp_path: Path, full) -> None:
+    with (
+        pytest.raises(PermanentError, match=r"Writing the journal of .*No space left") as refused,
+        recorded("recover-files", platform="cad", directory=tmp_path) as run,
+    ):
+        full.now = True
+        run.about_to("remove points")
+    assert "lifeboat tidy" in (refused.value.hint or "")
+
+
+def test_a_run_that_can_not_be_recorded_does_not_begin(tmp_path: Path, full) -> None:
+    full.now = True
+    with (
+        pytest.raises(PermanentError, match="No space left"),
+        recorded("recover-files", platform="cad", directory=tmp_path),
+    ):
+        pytest.fail("it began")
+
+
+def test_a_backup_that_can_not_begin_its_record_is_told(tmp_path, full, monkeypatch) -> None:
+    told: list[tuple[str, str]] = []
+    monkeypatch.setattr(
+        alarms, "tell_of_failure", lambda _, procedure, evidence: told.append((procedure, evidence))
+    )
+    full.now = True
+    settings = SimpleNamespace(platform="cad", vault=SimpleNamespace(local=tmp_path))
+    with pytest.raises(PermanentError), backup.backup_run(settings, Asset.FILES):
+        pytest.fail("it began")
+    [(procedure, evidence)] = told
+    assert procedure == "backup-files"
+    assert "No space left on device" in evidence
