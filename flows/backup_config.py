@@ -14,7 +14,8 @@ def backup_config(request: Backup = Backup()) -> Facts:
 
     1. Stand aside if a recovery is running, or another backup of config.
     2. Compare what is there with the newest point, by path, mode and content.
-    3. If it has changed: snapshot it into the local vault and S3 at the same time.
+    3. If it has changed: snapshot it into the local vault and S3 at the same time. If not, and one
+       of the two has not got that point: into that one, under the point's name.
     4. Look whether it departs sharply from those before it: a suspicious one is kept and told.
     5. Warn of certificates that end soon.
     6. Commit the part without secrets to the git repository of `config.public`, and push it.

@@ -14,7 +14,8 @@ def backup_models(request: Backup = Backup()) -> Facts:
     1. Stand aside if a recovery is running, or another backup of models.
     2. Compare what is there with the newest point, by path, mode, size and time.
     3. If it has changed, or the newest point is older than `keep.models_seconds`: digest every
-       file, and snapshot all into the local vault and S3 at the same time.
+       file, and snapshot all into the local vault and S3 at the same time. If not, and one of the
+       two has not got that point: into that one, under the point's name.
     4. Look whether it departs sharply from those before it: a suspicious one is kept and told.
 
     What it changes: the vault gains one recovery point; nothing is removed. Unchanged, it gains

@@ -102,15 +102,19 @@ def store_directories(settings: Settings, facts: Facts) -> dict[Tier, str]:
 
     Looks whether the new point is suspicious, and gives the snapshots' names.
     """
-    note = _note(settings, facts.asset)
-    note.parent.mkdir(parents=True, exist_ok=True)
-    filesystem.atomic_write(note, facts.model_dump_json(indent=2).encode())
-    paths = [Path(d.path) for d in facts.directories.values()]
-    snapshots = vault.store_in_both_tiers(settings, facts, [note, *paths])
+    snapshots = vault.store_in_both_tiers(settings, facts, _note_and_paths(settings, facts))
     current_run().uses_points(facts.point)
     _remember_sighting(settings, facts.asset, as_of=facts.taken_at, holds=facts.point)
     suspicion.look_at_new_point(settings, facts)
     return snapshots
+
+
+def _note_and_paths(settings: Settings, facts: Facts) -> list[Path]:
+    """What a snapshot is made of; the note with the facts is written for it."""
+    note = _note(settings, facts.asset)
+    note.parent.mkdir(parents=True, exist_ok=True)
+    filesystem.atomic_write(note, facts.model_dump_json(indent=2).encode())
+    return [note, *(Path(told.path) for told in facts.directories.values())]
 
 
 def _note(settings: Settings, asset: Asset) -> Path:
@@ -121,20 +125,55 @@ def _note(settings: Settings, asset: Asset) -> Path:
 # --- nothing has changed --------------------------------------------------------------------
 
 
-@step(retries=1)
 def find_unchanged(
     settings: Settings, asset: Asset, *, at_most_seconds: float | None = None
 ) -> Facts | None:
-    """The facts of the newest point, if it holds what is there now in both tiers; else None.
+    """The facts of the newest point, if it holds what is there now; None if that has changed.
 
-    Then a sighting tells watchers that it was looked at, and the run leaves no record: there are
-    hundreds of such looks a day. A point older than `at_most_seconds`, or that a restore test found
-    to be bad, counts as changed; one from the future counts for nothing, for what was backed up
-    since may be another. Where S3 can't be asked, what this host holds already is not backed up
-    once more: the error is raised.
+    A sighting tells watchers that it was looked at, and the run leaves no record: there are
+    hundreds of such looks a day. A tier that has not got the point, for it was away or full, is
+    given it, under the same name; the other one gains nothing by that, however often it fails.
+    Raises what `compare_with_newest` and `vault.store_snapshot` raise.
     """
     as_of = clock.now()
-    fingerprint = _fingerprint(asset, _present(settings, asset))
+    found = compare_with_newest(settings, asset, as_of=as_of, at_most_seconds=at_most_seconds)
+    if found is None:
+        return None
+    newest, facts = found
+    # Before a tier is filled up, which may fail: it is believed only of those that hold the point.
+    _remember_sighting(settings, asset, as_of=as_of, holds=newest.id)
+    run = current_run()
+    run.fact(unchanged_since=newest.id)
+    if lacking := _lacking(newest):
+        _store_where_it_lacks(settings, facts, lacking)
+    else:
+        log.info("%s: unchanged since %s, nothing to do.", str(asset).capitalize(), newest.id)
+        run.found_nothing_to_do()
+    return facts
+
+
+def _store_where_it_lacks(settings: Settings, facts: Facts, tiers: Iterable[Tier]) -> None:
+    for tier in tiers:
+        log.warning("%s has not got %s, and is given it now.", tier, facts.point)
+        vault.store_snapshot(settings, tier, facts, _note_and_paths(settings, facts))
+        current_run().fact(stored_later_in=str(tier))
+    current_run().uses_points(facts.point)
+    suspicion.look_at_new_point(settings, facts)
+
+
+@step(retries=1)
+def compare_with_newest(
+    settings: Settings, asset: Asset, *, as_of: datetime, at_most_seconds: float | None
+) -> tuple[RecoveryPoint, Facts] | None:
+    """The newest point and its facts, if it holds what is there now; None if it does not.
+
+    A point older than `at_most_seconds`, or that a restore test found to be bad, counts as
+    changed; one from the future counts for nothing, for what was backed up since may be another.
+    Where S3 can't be asked, what this host holds already is not backed up once more: the error is
+    raised.
+    """
+    there = _present(settings, asset)
+    fingerprint = _fingerprint(asset, there)
     try:
         points = catalogue.list_points(settings, assets=(asset,))
     except RecoveryError:
@@ -144,22 +183,20 @@ def find_unchanged(
             raise
         return None
     newest = _newest(points, as_of)
-    if newest is None or newest.fingerprint != fingerprint:
-        return None
-    if not set(places.RESTIC_TIERS) <= set(newest.tiers):
-        return None  # made while S3 was away, or this host's disk full
-    if _was_found_bad(settings, newest):
+    if newest is None or newest.fingerprint != fingerprint or _was_found_bad(settings, newest):
         return None
     age_seconds = (as_of - newest.taken_at).total_seconds()
     if at_most_seconds is not None and age_seconds >= at_most_seconds:
         return None
     facts = _facts_of(settings, newest)
-    _remember_sighting(settings, asset, as_of=as_of, holds=newest.id)
-    log.info("%s: unchanged since %s, nothing to do.", str(asset).capitalize(), newest.id)
-    run = current_run()
-    run.fact(unchanged_since=newest.id)
-    run.found_nothing_to_do()
-    return facts
+    lay = {name: Path(told.path) for name, told in facts.directories.items()}
+    if _lacking(newest) and lay != dict(there):
+        return None  # a snapshot of it is read by its paths, so that it can't be made from these
+    return newest, facts
+
+
+def _lacking(point: RecoveryPoint) -> list[Tier]:
+    return [tier for tier in places.RESTIC_TIERS if tier not in point.copies]
 
 
 def _newest(points: Iterable[RecoveryPoint], now: datetime) -> RecoveryPoint | None:

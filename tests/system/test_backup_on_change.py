@@ -59,7 +59,7 @@ def test_configuration_gets_a_point_only_when_it_has_changed(host) -> None:
     assert sighting(host, Asset.CONFIG).holds == third
 
 
-def test_what_s3_never_got_counts_as_changed_and_an_outage_fills_no_disk(host) -> None:
+def test_what_s3_never_got_is_given_to_it_and_an_outage_fills_no_disk(host) -> None:
     first = host.run("backup", "config").stdout.strip()
     (host.root / "config/nginx/nginx.prod.conf").write_text("listen 443;\n")
     host.write_yaml(endpoint=DEAD)
@@ -75,9 +75,18 @@ def test_what_s3_never_got_counts_as_changed_and_an_outage_fills_no_disk(host) -
     trees.store_directories(settings, trees.gather_facts(settings, Asset.CONFIG))
     newest = catalogue.list_points(settings, assets=(Asset.CONFIG,))[0]
     places.repository(settings, Asset.CONFIG, Tier.S3).forget([newest.copies[Tier.S3]])
-    assert trees.find_unchanged(settings, Asset.CONFIG) is None
-    last = host.run("backup", "config").stdout.strip()
-    assert points(host, Asset.CONFIG, Tier.S3)[0] == last != newest.id
+    here, records = points(host, Asset.CONFIG, Tier.LOCAL), host.records()
+    again = host.run("backup", "config")
+    assert again.stdout.strip() == newest.id
+    assert f"s3 has not got {newest.id}, and is given it now" in again.stderr
+    assert points(host, Asset.CONFIG, Tier.S3)[0] == newest.id
+    assert points(host, Asset.CONFIG, Tier.LOCAL) == here
+    assert len(host.records()) == len(records) + 1
+    [whole, *_] = catalogue.list_points(settings, assets=(Asset.CONFIG,))
+    facts = [catalogue.read_facts(settings, whole, tier) for tier in places.RESTIC_TIERS]
+    assert facts[0] == facts[1]
+    assert host.run("backup", "config").stdout.strip() == newest.id
+    assert len(host.records()) == len(records) + 1
 
 
 def test_models_get_a_point_when_they_change_and_every_day(host) -> None:
