@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import functools
+
 from lifeboat.core.forms import RecoverBucket
 from lifeboat.core.plan import RecoveryPlan
 from lifeboat.core.timeline import RunRecord
-from tasks import approval, bucket_recovery, recovery
+from tasks import agreement, bucket_agreement, bucket_recovery, recovery
 from tasks.orchestration import procedure
 
 
@@ -15,7 +17,7 @@ def recover_bucket(request: RecoverBucket = RecoverBucket()) -> RunRecord | Reco
     that may list, read and write is enough; none that deletes versions is needed.
 
     1. List all versions, and find what is destroyed and when that began.
-    2. Show the plan and wait for approval.
+    2. Show the plan and wait for approval; the platform is not held meanwhile.
     3. Copy the right old versions over what is current, within the store.
     4. If asked: hide restic's objects that came later.
     5. List the bucket again and compare.
@@ -26,15 +28,15 @@ def recover_bucket(request: RecoverBucket = RecoverBucket()) -> RunRecord | Reco
     Evidence: the record, with `brought-back.txt`, here and in the bucket.
     """
     with bucket_recovery.recovery_of_bucket(request) as (place, run):
-        by_key = bucket_recovery.read_versions(place)
-        choice = bucket_recovery.choose(place, by_key, request)
-        plan = bucket_recovery.plan_for(place, by_key, choice)
+        look = functools.partial(bucket_agreement.look, place, request)
+        found = look()
         if request.dry_run:
-            return recovery.end_dry_run(run, plan, place.settings)
-        approval.approve(plan, request, place.settings)
+            return recovery.end_dry_run(run, found.plan, place.settings)
+        again = functools.partial(look, agreed=found)
+        found = agreement.agree(found, request, place.settings, again=again)
 
-        bucket_recovery.bring_back(place, choice)
+        bucket_recovery.bring_back(place, found.choice)
         if request.hide_newer:
-            bucket_recovery.hide(place, choice)
-        bucket_recovery.prove(place, choice)
+            bucket_recovery.hide(place, found.choice)
+        bucket_recovery.prove(place, found.choice)
     return run.record

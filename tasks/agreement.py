@@ -35,8 +35,12 @@ class Found(Protocol):
 F = TypeVar("F", bound=Found)
 
 
-def agree(found: F, asked: approval.Asked, settings: Settings, *, again: Callable[[], F]) -> F:
+def agree(
+    found: F, asked: approval.Asked, settings: Settings | None, *, again: Callable[[], F]
+) -> F:
     """Have the plan approved, and give what is true then; the platform is not held meanwhile.
+
+    Without settings nothing is held, and no other recovery is known of.
 
     `again` looks anew. It is called if the approval took longer than a minute, or if somebody
     recovered meanwhile. Raises Overtaken if another recovery is at work or has done the same,
@@ -53,9 +57,10 @@ def agree(found: F, asked: approval.Asked, settings: Settings, *, again: Callabl
             hint=f"{_NOTHING_TOUCHED} When it has ended, look with `lifeboat diagnose`, and run "
             "this again if it is still needed.",
         ) from busy
-    done = journals.recoveries_done_since(places.runs_directory(settings), asked_at)
+    runs = places.runs_directory(settings) if settings else None
+    done = journals.recoveries_done_since(runs, asked_at) if runs else ()
     for other in done:
-        if other.procedure in (plan.procedure, "recover-server"):
+        if _does_the_same(other.procedure, plan.procedure):
             raise Overtaken(
                 f"{plan.procedure} was approved, but meanwhile {other.id} has done it.",
                 hint=f"{_NOTHING_TOUCHED} `lifeboat verify` tells whether the platform is well.",
@@ -77,3 +82,8 @@ def agree(found: F, asked: approval.Asked, settings: Settings, *, again: Callabl
             hint=f"{_NOTHING_TOUCHED} Run it again and read the new plan.",
         )
     return now
+
+
+def _does_the_same(done: str, wanted: str) -> bool:
+    """Whether one recovery does all that another would. A new server changes no bucket."""
+    return done == wanted or (done == "recover-server" and wanted != "recover-bucket")

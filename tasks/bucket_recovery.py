@@ -16,7 +16,12 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from lifeboat.core.errors import PreconditionError, RecoveryError, VerificationFailed
+from lifeboat.core.errors import (
+    NothingToDo,
+    PreconditionError,
+    RecoveryError,
+    VerificationFailed,
+)
 from lifeboat.core.forms import RecoverBucket
 from lifeboat.core.losses import (
     BucketPlan,
@@ -187,15 +192,25 @@ class Choice(BaseModel):
     def bring_back(self) -> tuple[Version, ...]:
         return tuple(d.version for d in self.of(Fate.BRING_BACK) if d.version)
 
+    def is_within(self, agreed: Choice) -> bool:
+        """Whether nothing is done that was not agreed to."""
+        return self._deeds() <= agreed._deeds()
+
+    def _deeds(self) -> set[tuple[str, str]]:
+        brought_back = {(version.key, version.id) for version in self.bring_back}
+        return brought_back | {(decision.key, "") for decision in self.of(Fate.HIDE)}
+
 
 @step(Phase.DECIDE, retries=2)
-def choose(place: Place, by_key: Histories, request: RecoverBucket) -> Choice:
-    """Decide on each object, as of the moment that was named or that the versions tell.
+def choose(
+    place: Place, by_key: Histories, request: RecoverBucket, *, as_of: datetime | None = None
+) -> Choice:
+    """Decide on each object, as of the moment that is given or named, or that the versions tell.
 
-    Raises PreconditionError if neither is there, or if nothing is to be brought back.
+    Raises PreconditionError if there is none, and NothingToDo if nothing is to be brought back.
     """
     losses = find_losses(by_key)
-    as_of = request.moment or last_moment_before(losses)
+    as_of = as_of or request.moment or last_moment_before(losses)
     if as_of is None:
         raise PreconditionError(
             f"Choosing the moment before the attack on bucket {place.bucket.name}: no object was "
@@ -211,7 +226,7 @@ def choose(place: Place, by_key: Histories, request: RecoverBucket) -> Choice:
         decisions=decisions,
     )
     if not choice.bring_back and not choice.of(Fate.HIDE):
-        raise PreconditionError(
+        raise NothingToDo(
             f"Looking for what is missing in bucket {place.bucket.name} since {as_of.isoformat()}: "
             f"all {len(choice.of(Fate.WHOLE))} objects of that moment are there and as they were."
             f"\n{hours_in_words(by_hour(losses))}\n",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
@@ -190,13 +191,13 @@ def test_what_somebody_else_rejected_is_no_recovery(agree, settings) -> None:
 
 
 def test_a_recovery_that_is_at_work_when_it_is_approved_wins(agree, settings, monkeypatch) -> None:
-    held = another_recovery(settings)
+    held, elsewhere = another_recovery(settings), copy_context()
     monkeypatch.setattr(locks, "let_go", _impatient(locks.let_go))
     try:
         with pytest.raises(Overtaken, match=r"another recovery has begun.*recover-files, process"):
-            agree(held.__enter__)
+            agree(lambda: elsewhere.run(held.__enter__))
     finally:
-        held.__exit__(None, None, None)
+        elsewhere.run(held.__exit__, None, None, None)
 
 
 def _impatient(let_go):
