@@ -49,7 +49,7 @@ def make_card(settings: Settings) -> Card:
             settings.secret("LIFEBOAT_VAULT_PASSWORD"), platform=settings.platform
         ),
         points=tuple(
-            CardPoint(asset=point.asset, point=point.id, verified_at=point.verified_at)
+            CardPoint(asset=point.asset, point=point.id, verified_at=point.verified_in(Tier.S3))
             for point in newest.values()
         ),
         points_trouble=trouble,

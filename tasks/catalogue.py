@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from lifeboat.core.continuity import BaseCopy
 from lifeboat.core.errors import PermanentError, PreconditionError, RecoveryError
+from lifeboat.core.marks import Verified
 from lifeboat.core.points import (
     FACTS_NAME,
     Asset,
@@ -78,7 +79,7 @@ def list_points(
     if Tier.HOT in tiers and Asset.DATABASE in assets:
         found += _hot_points(settings)
     merged = merge_copies(
-        point.model_copy(update={"verified_at": verified.get(point.id)}) for point in found
+        _proven(point, mark) if (mark := verified.get(point.id)) else point for point in found
     )
     return judge(
         merged,
@@ -86,6 +87,11 @@ def list_points(
         accepted={*accepted, *also_accepted},
         now=clock.now(),
     )
+
+
+def _proven(point: RecoveryPoint, mark: Verified) -> RecoveryPoint:
+    told = {"verified_at": mark.verified_at, "verified_here_only": not mark.from_s3}
+    return point.model_copy(update=told)
 
 
 def _or_nothing(name: str, act) -> list[RecoveryPoint]:

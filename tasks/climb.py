@@ -91,7 +91,7 @@ def choose_points(settings: Settings, request: RecoverDatabase) -> Chosen:
             p
             for p in leading
             if tier in p.copies
-            and p.verified_at
+            and p.verified_in(tier)
             and not p.suspicion
             and p.taken_at < point.taken_at
         )
@@ -285,6 +285,6 @@ def restore_from(
     except RecoveryError:
         restore_database.take_away(settings, incoming)
         raise
-    current_run().uses_points(point.id)
+    current_run().uses_points(point.id, restored_from=tier)
     data_loss.note_database(settings, incoming.facts, collected, to_time=to_time)
     return incoming.facts

@@ -14,6 +14,7 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from lifeboat.core.errors import PermanentError, RecoveryError
+from lifeboat.core.kinds import Tier
 from lifeboat.core.marks import MODELS, Kind, Verified
 from lifeboat.settings import Settings
 from lifeboat.tools import filesystem, s3
@@ -123,20 +124,34 @@ def key_of(kind: Kind, name: str) -> str:
 
 
 def mark_verified(
-    settings: Settings, point_ids: Iterable[str], *, by: str, **measured: float
+    settings: Settings, point_ids: Iterable[str], *, by: str, tier: Tier, **measured: float
 ) -> None:
     """Remember, in both tiers, that a recovery from these points was started and questioned.
 
-    `measured` is kept with the mark, see `core.marks.Verified`.
+    `tier` is the one whose copy was restored. What a host's copy proves takes no proof from S3
+    away. `measured` is kept with the mark, see `core.marks.Verified`.
     """
     for point in point_ids:
-        mark = Verified(point=point, verified_at=clock.now(), by=by, **measured)
+        if tier is not Tier.S3 and _is_proven_from_s3(settings, point):
+            continue
+        mark = Verified(point=point, verified_at=clock.now(), by=by, tier=tier, **measured)
         put(settings, Kind.VERIFIED, point, mark)
 
 
-def verified_points(settings: Settings, *, in_bucket: bool) -> dict[str, datetime]:
-    """When each point was verified. An unreachable bucket is told and left out."""
-    found: dict[str, datetime] = {}
+def _is_proven_from_s3(settings: Settings, point: str) -> bool:
+    for from_bucket in (False, True):
+        try:
+            mark = read(settings, Kind.VERIFIED, point, from_bucket=from_bucket)
+        except RecoveryError:  # there is none, or it can't be read
+            continue
+        if isinstance(mark, Verified) and mark.from_s3:
+            return True
+    return False
+
+
+def verified_points(settings: Settings, *, in_bucket: bool) -> dict[str, Verified]:
+    """How each point was verified, from S3 if ever. An unreachable bucket is told and left out."""
+    found: dict[str, Verified] = {}
     if in_bucket:
         try:
             found |= _verified_in(bucket(settings))
@@ -145,33 +160,35 @@ def verified_points(settings: Settings, *, in_bucket: bool) -> dict[str, datetim
     for path in _local(settings, Kind.VERIFIED):
         mark = _parse(Kind.VERIFIED, path.read_bytes(), where=str(path))
         assert isinstance(mark, Verified)
-        found[mark.point] = mark.verified_at
+        known = found.get(mark.point)
+        if known is None or mark.from_s3 or not known.from_s3:
+            found[mark.point] = mark
     return found
 
 
 # Opened once a process: the store's own time is another after the mark was brought back or copied.
-_when_verified: dict[tuple[str, str, datetime], datetime] = {}
+_verified: dict[tuple[str, str, datetime], Verified] = {}
 
 
-def _verified_in(store: s3.Bucket) -> dict[str, datetime]:
+def _verified_in(store: s3.Bucket) -> dict[str, Verified]:
     where = store.restic_location("")
     told = {name: (where, name, at) for name, at in names_in_bucket(store, Kind.VERIFIED).items()}
-    new = [key for key in told.values() if key not in _when_verified]
+    new = [key for key in told.values() if key not in _verified]
 
-    def read_one(key: tuple[str, str, datetime]) -> datetime:
+    def read_one(key: tuple[str, str, datetime]) -> Verified:
         _, name, written_at = key
         place = key_of(Kind.VERIFIED, name)
         try:
             mark = _parse(Kind.VERIFIED, store.get(place), where=place)
         except PermanentError as error:  # damaged, or taken away meanwhile
             log.warning("%s", error)
-            return written_at
+            return Verified(point=name, verified_at=written_at, by="")
         assert isinstance(mark, Verified)
-        return mark.verified_at
+        return mark
 
     read = many.act_on_all(new, read_one, doing="Reading when points were verified")
-    _when_verified.update(zip(new, read, strict=True))
-    return {name: _when_verified[key] for name, key in told.items()}
+    _verified.update(zip(new, read, strict=True))
+    return {name: _verified[key] for name, key in told.items()}
 
 
 # --- accepted points ------------------------------------------------------------------------

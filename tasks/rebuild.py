@@ -349,7 +349,7 @@ def prove_data(found: Rebuild, restored: Restored) -> None:
     """Compare every restored file with its digest, and name those that are lost for good."""
     sources = restored.sources
     used = (found.configuration, *sources.values())
-    current_run().uses_points(*(source.point.id for source in used))
+    current_run().uses_points(*(source.point.id for source in used), restored_from=Tier.S3)
     side_by_side(
         {
             "files": lambda: integrity.verify_integrity(found.settings),

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from lifeboat.core.checks import Verdict
 from lifeboat.core.errors import NotApproved, PermanentError
+from lifeboat.core.kinds import Tier
 from lifeboat.core.timeline import (
     MovedAside,
     Outcome,
@@ -57,6 +58,7 @@ class Run:
         self._listeners: list[Listener] = []
         self._when_step_begins: list[Callable[[Run, str], None]] = []
         self._idle = self._noteworthy = False
+        self._restored: dict[str, Tier] = {}
         self._record = RunRecord(
             id=self.id, procedure=procedure, platform=platform, began_at=now.timestamp()
         )
@@ -114,11 +116,18 @@ class Run:
         """Note what whoever listens wants to know, and the summary does not hold."""
         self._write(event, **details)
 
-    def uses_points(self, *ids: str) -> None:
+    @property
+    def restored(self) -> Mapping[str, Tier]:
+        """The points that were restored, and the tier whose copy it was."""
+        return self._restored
+
+    def uses_points(self, *ids: str, restored_from: Tier | None = None) -> None:
         with self._guard:
             points = tuple(dict.fromkeys((*self._record.points, *ids)))
             self._record = self._record.model_copy(update={"points": points})
-        self._write("uses-points", points=ids)
+            if restored_from:
+                self._restored |= dict.fromkeys(ids, restored_from)
+        self._write("uses-points", points=ids, restored_from=restored_from)
 
     def fact(self, **facts: str | int | float | bool) -> None:
         """Keep a figure or a circumstance that the report should show."""

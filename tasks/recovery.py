@@ -176,7 +176,8 @@ def prove_recovered(
 ) -> Verdict:
     """Verify, and raise VerificationFailed unless all checks passed: green means recovered.
 
-    The points that were used count as verified from then on; not without `mark`.
+    The points that were restored count as verified from then on, in S3 only those that came from
+    there; not without `mark`.
     """
     verdict = verify(settings, expected)
     if not verdict.good:
@@ -186,7 +187,8 @@ def prove_recovered(
         )
     if mark:
         run = current_run()
-        marks.mark_verified(settings, run.record.points, by=run.id)
+        for point, tier in run.restored.items():
+            marks.mark_verified(settings, [point], by=run.id, tier=tier)
     return verdict
 
 

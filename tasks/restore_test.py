@@ -131,7 +131,7 @@ def find_set_to_prove(settings: Settings) -> sets.BackupSet | None:
     """
     points = catalogue.list_points(settings, tiers=(Tier.S3,), tolerate_failures=True)
     newest = sets.newest_complete(points, Tier.S3)
-    return newest if newest and not newest.verified else None
+    return newest if newest and not newest.verified_in(Tier.S3) else None
 
 
 @step(retries=1)
@@ -146,7 +146,7 @@ def choose(
     locks.stand_aside(settings, doing=f"Testing {asset}")
     points = catalogue.list_points(settings, assets=(asset,), tiers=(Tier.S3,))
     if not request.point:
-        if to_prove and not to_prove.members[asset].verified_at:
+        if to_prove and not to_prove.members[asset].verified_in(Tier.S3):
             return to_prove.members[asset]
         return choose_point(points, asset=asset, tiers=(Tier.S3,))
     wanted = request.point
@@ -275,4 +275,5 @@ def mark_verified(settings: Settings, point: RecoveryPoint, measured: Measured) 
     """Remember that this point was restored and questioned, and how long that took."""
     run = current_run()
     run.uses_points(point.id)
-    marks.mark_verified(settings, [point.id], by=run.id, **measured.model_dump(exclude_none=True))
+    told = measured.model_dump(exclude_none=True)
+    marks.mark_verified(settings, [point.id], by=run.id, tier=Tier.S3, **told)

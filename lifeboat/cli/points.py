@@ -63,6 +63,7 @@ def _print_points(found: tuple[RecoveryPoint, ...]) -> None:
     table = Table("point", "age", "MB", "tiers", "state", "set")
     for point in found:
         state = f"verified {age_in_words(now - point.verified_at)} ago" if point.verified_at else ""
+        state += " (here, not in s3)" if point.verified_here_only else ""
         table.add_row(
             point.id,
             age_in_words(now - point.taken_at),

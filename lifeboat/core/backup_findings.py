@@ -192,13 +192,15 @@ def clock_findings(survey: Survey, now: datetime) -> Iterator[Finding]:
 # --- restore tests --------------------------------------------------------------------------
 
 
-def _verified_at(survey: Survey, asset: Asset) -> tuple[datetime, str] | None:
-    """When a point that is there was last proven, and which."""
+def _verified_at(
+    survey: Survey, asset: Asset, *, tier: Tier = Tier.LOCAL
+) -> tuple[datetime, str] | None:
+    """When a point that is there was last proven, as far as that speaks for a tier, and which."""
     points: dict[str, RecoveryPoint] = {}
     for store in survey.stores:
         if store.asset is asset and not isinstance(store.points, Unseen):
             points |= {point.id: point for point in store.points}
-    proven = [(p.verified_at, p.id) for p in points.values() if p.verified_at]
+    proven = [(at, p.id) for p in points.values() if (at := p.verified_in(tier))]
     result = _result_of(survey, asset)
     if result and result.passed and result.point in points:
         proven.append((result.ended_at, result.point))
@@ -241,7 +243,10 @@ def verified_age_findings(survey: Survey, limits: Limits, now: datetime) -> Iter
 
 
 def restore_test_findings(survey: Survey, now: datetime) -> Iterator[Finding]:
-    """`restore-test`: the newest restore test of every asset has passed."""
+    """`restore-test`: the newest restore test of every asset has passed.
+
+    It restores from S3: what a recovery from a host's own copy proves makes up for no failure.
+    """
     name = "restore-test"
     advice = (
         "Recover from an older point until this is cured; look at the record of the test. "
@@ -249,7 +254,8 @@ def restore_test_findings(survey: Survey, now: datetime) -> Iterator[Finding]:
     )
     bad, untested = [], []
     for asset in Asset:
-        result, verified = _result_of(survey, asset), _verified_at(survey, asset)
+        result = _result_of(survey, asset)
+        verified = _verified_at(survey, asset, tier=Tier.S3)
         if result and not result.passed and not (verified and verified[0] > result.ended_at):
             ago = _ago(now, result.ended_at)
             bad.append(f"{result.point or asset} failed {ago} ago: {result.error}")

@@ -12,6 +12,7 @@ from enum import StrEnum
 from pydantic import BaseModel, ConfigDict, Field
 
 from lifeboat.core.drill import DrillOnRecord
+from lifeboat.core.kinds import Tier
 from lifeboat.core.production import Production
 from lifeboat.core.reviews import SignedOff
 from lifeboat.core.stability import Baseline
@@ -28,10 +29,18 @@ class Verified(_Mark):
     point: str
     verified_at: datetime
     by: str  # id of the run
+    tier: Tier | None = None  # whose copy was restored; None: from before that was noted
     restored_bytes: int | None = None
     restore_seconds: float | None = None
     wal_replayed_bytes: int | None = None
     wal_replay_seconds: float | None = None
+
+    @property
+    def from_s3(self) -> bool:
+        """Whether what lies in S3 was proven: of that a copy on a host says nothing."""
+        if self.tier is None:  # only restore tests take the time, and they restore from S3
+            return self.restore_seconds is not None
+        return self.tier is Tier.S3
 
 
 class Hold(_Mark):

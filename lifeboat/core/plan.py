@@ -92,7 +92,8 @@ class RecoveryPlan(BaseModel):
     def _verified(self, point: RecoveryPoint) -> str:
         if point.verified_at is None:
             return "never verified by a restore"
-        return f"verified {age_in_words(self.made_at - point.verified_at)} ago"
+        where = " from this host's copy only" if point.verified_here_only else ""
+        return f"verified {age_in_words(self.made_at - point.verified_at)} ago{where}"
 
     def _duration(self) -> list[str]:
         """How long it should take, and on what that is based; empty: it was not asked."""

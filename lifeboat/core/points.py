@@ -79,6 +79,7 @@ class RecoveryPoint(_Frozen):
     copies: Mapping[Tier, str]  # restic snapshot id, or the directory of the hot copy
     bytes: int
     verified_at: datetime | None = None
+    verified_here_only: bool = False  # from a host's copy: the one in S3 may be damaged
     # What restic counted; None where it is not known (the hot copy).
     files: int | None = None
     unmodified_files: int | None = None  # since the snapshot before it
@@ -93,6 +94,10 @@ class RecoveryPoint(_Frozen):
     @property
     def tiers(self) -> tuple[Tier, ...]:
         return tuple(tier for tier in Tier if tier in self.copies)
+
+    def verified_in(self, tier: Tier) -> datetime | None:
+        """When it was proven, as far as that speaks for a tier: a proof from S3 does for all."""
+        return None if tier is Tier.S3 and self.verified_here_only else self.verified_at
 
     def is_ahead_of(self, now: datetime) -> bool:
         """Whether it says that it is from the future: then a clock was wrong, or is."""

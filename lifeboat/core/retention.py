@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from lifeboat.core.points import RecoveryPoint
+from lifeboat.core.points import RecoveryPoint, Tier
 from lifeboat.core.wal import PARTIAL, Segment, parse_lsn
 
 
@@ -43,17 +43,23 @@ def decide(
     """Say of each point of one asset in one tier whether it stays; newest first.
 
     Whatever the clock says, the newest `minimum` of those that are not suspicious, the newest
-    verified and every held point stay, and the suspicious ones that no trusted one follows.
+    verified, the newest verified from S3 and every held point stay, and the suspicious ones that no
+    trusted one follows.
     """
     ordered = sorted(points, key=lambda point: point.taken_at, reverse=True)
     trusted = [point.id for point in ordered if not point.suspicion]
     proven = [point for point in ordered if point.verified_at]
     verified = {point.id for point in proven[:1]}
     verified |= {point.id for point in [p for p in proven if not p.suspicion][:1]}
+    # What a host's copy proved may be damaged in S3, so that another one is the last resort there.
+    proven_in_s3 = [point for point in proven if point.verified_in(Tier.S3)]
+    in_s3 = {point.id for point in proven_in_s3[:1]}
+    in_s3 |= {point.id for point in [p for p in proven_in_s3 if not p.suspicion][:1]}
     undecided = itertools.takewhile(lambda point: point.suspicion, ordered)
     stays: dict[str, str] = {
         **{point.id: "suspicious, and nobody has said yet that it is right" for point in undecided},
         **dict.fromkeys(trusted[: policy.minimum], f"one of the newest {policy.minimum}"),
+        **dict.fromkeys(in_s3, "the newest one that was verified from S3"),
         **dict.fromkeys(verified, "the newest verified one"),
         **dict.fromkeys(held, "on hold"),
     }

@@ -27,9 +27,8 @@ class BackupSet(BaseModel):
     def complete_in(self, tier: Tier) -> bool:
         return all(a in self.members and tier in self.members[a].copies for a in Asset)
 
-    @property
-    def verified(self) -> bool:
-        return all(a in self.members and self.members[a].verified_at for a in Asset)
+    def verified_in(self, tier: Tier) -> bool:
+        return all(a in self.members and self.members[a].verified_in(tier) for a in Asset)
 
     @property
     def trusted(self) -> bool:
@@ -99,7 +98,7 @@ def candidates(
         (
             s
             for s in sets_of(points)
-            if s.verified
+            if s.verified_in(tier)
             and s.trusted
             and s.complete_in(tier)
             and s.members[Asset.DATABASE].id not in left_behind
@@ -112,7 +111,7 @@ def candidates(
         else []
     )
     newest = [(point, "the newest") for point in leading[:1]]
-    verified = _first(leading, lambda point: point.verified_at is not None, "the newest verified")
+    verified = _first(leading, lambda point: bool(point.verified_in(tier)), "the newest verified")
     older = [(point, "an older one") for point in leading]
     behind = [
         (point, "its WAL does not lead to the newest row")

@@ -75,7 +75,8 @@ def list_points(
     verified = marks.verified_points(settings, in_bucket=Tier.S3 in tiers)
     found = side_by_side({str(tier): functools.partial(_in_tier, settings, tier) for tier in tiers})
     points = orchestrator.merged(point for of_tier in found.values() for point in of_tier)
-    return tuple(p.model_copy(update={"verified_at": verified.get(p.id)}) for p in points)
+    when = {name: mark.verified_at for name, mark in verified.items()}
+    return tuple(p.model_copy(update={"verified_at": when.get(p.id)}) for p in points)
 
 
 def readable_points(
@@ -266,8 +267,9 @@ def prove(settings: Settings, place: Path) -> OrchestratorPoint | None:
         question(made, facts)
         postgres.check_everything(made, timeout_seconds=600)
     seconds = time.monotonic() - began
-    marks.mark_verified(settings, [point.id], by=current_run().id, restore_seconds=seconds)
-    current_run().uses_points(point.id)
+    run = current_run()
+    marks.mark_verified(settings, [point.id], by=run.id, tier=Tier.S3, restore_seconds=seconds)
+    run.uses_points(point.id)
     log.info("%s is proven: %s, in %.1f s.", point.id, facts.in_words(), seconds)
     return point
 

@@ -209,7 +209,9 @@ def test_a_sample_reads_the_store_and_proves_no_point(platform: Platform) -> Non
 
 def test_damage_in_a_sample_is_told(platform: Platform) -> None:
     bucket = places.bucket(platform.settings)
-    marks.mark_verified(platform.settings, [platform.newest(Asset.FILES).id], by="a test")
+    marks.mark_verified(
+        platform.settings, [platform.newest(Asset.FILES).id], by="a test", tier=Tier.S3
+    )
     largest = max(bucket.list("file-backups/data/"), key=lambda item: item.bytes).key
     kept = bucket.get(largest)
     bucket.delete([largest])
@@ -260,7 +262,7 @@ def test_without_enough_space_nothing_is_fetched_and_nothing_unproven(
 ) -> None:
     """The database needs room for itself and for its WAL, as fetched and as staged."""
     point = platform.newest(Asset.DATABASE)
-    marks.mark_verified(platform.settings, [point.id], by="a test")
+    marks.mark_verified(platform.settings, [point.id], by="a test", tier=Tier.S3)
     base = catalogue.read_facts(platform.settings, point, Tier.S3).directories["base"].bytes
     free = base + (80 << 20)
     monkeypatch.setattr(filesystem, "free_bytes", lambda path: free)

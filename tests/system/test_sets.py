@@ -145,7 +145,7 @@ def a_damaged_base(settings: Settings) -> str:
     (place / FACTS_NAME).write_text(facts.model_dump_json())
     vault.store_in_both_tiers(settings, facts, [place / FACTS_NAME, place / "base"])
     shutil.rmtree(place)
-    marks.mark_verified(settings, [facts.point], by="a test")
+    marks.mark_verified(settings, [facts.point], by="a test", tier=Tier.S3)
     return facts.point
 
 

@@ -176,7 +176,7 @@ def test_every_asset_is_listed_with_its_tiers(settings: Settings) -> None:
     assert {point.id for point in points} == made
     assert {point.tiers for point in points} == {(Tier.LOCAL, Tier.S3)}
     assert all(point.verified_at is None for point in points)
-    marks.mark_verified(settings, [points[0].id], by="a test")
+    marks.mark_verified(settings, [points[0].id], by="a test", tier=Tier.S3)
     again = catalogue.list_points(settings, tiers=(Tier.S3,))
     assert [p.id for p in again if p.verified_at] == [points[0].id], "known from S3 alone"
 
@@ -381,7 +381,7 @@ def test_prune_keeps_what_the_policy_holds_and_the_rest_can_still_be_restored(
     settings = settings.model_copy(update={"retention": told})
     ages = (100, 95, 50, 40, 35, 2, 1)
     by_age = {age: a_point_of(settings, Asset.MODELS, days_old=age) for age in ages}
-    marks.mark_verified(settings, [by_age[50]], by="a test")
+    marks.mark_verified(settings, [by_age[50]], by="a test", tier=Tier.S3)
     retention.hold(settings, by_age[100], why="the audit of 2026")
     assert retention.held_points(settings) == {by_age[100]: "the audit of 2026"}
     everything = set(by_age.values())

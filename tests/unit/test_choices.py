@@ -67,7 +67,10 @@ def test_members_of_the_newest_set_are_tested_until_they_are_verified(listed) ->
     newer = [point(asset, -1) for asset in Asset]
     listed(*members, *newer)
     assert set(chosen_by().values()) == {-2}
-    members[1] = members[1].model_copy(update={"verified_at": NOON})
+    members[1] = members[1].model_copy(update={"verified_at": NOON, "verified_here_only": True})
+    listed(*members, *newer)
+    assert set(chosen_by().values()) == {-2}, "its copy in S3 was never restored"
+    members[1] = members[1].model_copy(update={"verified_here_only": False})
     listed(*members, *newer)
     assert chosen_by() == {"database": -2, "files": -1, "models": -2, "config": -2}
     listed(*members[:-1], *newer)
@@ -133,6 +136,13 @@ def test_when_no_rung_holds_an_older_base_that_was_verified_is_tried(listed, res
     restores(newest, proven)
     with pytest.raises(PermanentError, match="no rung of the ladder held"):
         climb.climb(None, rungs, chosen, to_time=None)
+
+
+def test_a_base_that_only_a_hosts_copy_proved_is_no_reserve_in_s3(listed) -> None:
+    here = point(Asset.DATABASE, -9, verified_at=NOON, verified_here_only=True)
+    listed(point(Asset.DATABASE, -1), here)
+    chosen = climb.choose_points(None, RecoverDatabase())
+    assert chosen.reserve == {Tier.LOCAL: here}
 
 
 def test_the_trusted_hot_copy_is_the_first_rung_though_a_newer_one_is_there(listed) -> None:

@@ -150,6 +150,15 @@ def test_a_failed_test_is_good_again_when_a_later_one_passed() -> None:
     assert red(look(failed)) == {}, "the point was verified twenty hours ago"
 
 
+def test_a_failed_test_is_not_made_good_by_a_recovery_from_this_host() -> None:
+    """S3 has the point damaged; the copy on this host, which is whole, was used since."""
+    failed = result(Asset.FILES, passed=False, ended_at=ago(hours=30), error="x")
+    here = in_both_tiers(Asset.FILES, 20, verified_at=ago(hours=1), verified_here_only=True)
+    assert red(look(both(failed, here)(good_survey()))) == {"restore-test": FAIL}
+    never = both(field(tests={}), here)(good_survey())
+    assert red(look(never)) == {"restore-test": UNKNOWN}
+
+
 # --- what is excused ------------------------------------------------------------------------
 
 

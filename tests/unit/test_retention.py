@@ -85,6 +85,16 @@ def test_suspicious_points_push_out_no_trusted_one_and_stay_while_undecided() ->
     }
 
 
+def test_what_a_hosts_copy_proved_takes_no_place_of_what_s3_proved() -> None:
+    """The restore test of the newer one may have failed before it was recovered from here."""
+    points = [point(n) for n in (1, 2, 3)] + [point(n, verified=True) for n in (40, 50, 60)]
+    points[3] = points[3].model_copy(update={"verified_here_only": True})
+    reasons = {d.point.id: d.reason for d in decide(points, Policy(days=30), now=NOW)}
+    assert reasons[points[3].id] == "the newest verified one"
+    assert reasons[points[4].id] == "the newest one that was verified from S3"
+    assert reasons[points[5].id] == "older than 30 days"
+
+
 def test_a_suspicious_point_that_was_verified_takes_no_trusted_ones_place() -> None:
     """That encrypted files can be restored proves nothing of what is in them."""
     points = [point(n) for n in (31, 32, 33)] + [point(50, verified=True)]

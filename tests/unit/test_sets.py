@@ -51,11 +51,13 @@ def test_a_set_is_complete_where_all_its_members_are() -> None:
 
 def test_a_set_is_verified_when_every_member_is_and_trusted_when_none_is_suspicious() -> None:
     [found] = sets_of(a_set(0, verified=True))
-    assert (found.verified, found.trusted) == (True, True)
+    assert (found.verified_in(Tier.S3), found.trusted) == (True, True)
     [found] = sets_of(a_set(0, verified=True, models={"verified_at": None}))
-    assert not found.verified
+    assert not found.verified_in(Tier.S3)
     [found] = sets_of(a_set(0, verified=True)[1:])
-    assert not found.verified
+    assert not found.verified_in(Tier.S3)
+    [found] = sets_of(a_set(0, verified=True, models={"verified_here_only": True}))
+    assert (found.verified_in(Tier.LOCAL), found.verified_in(Tier.S3)) == (True, False)
     bad = a_set(0, files={"suspicion": "3 of 1200 files are left"})
     assert newest_complete(bad, Tier.S3) is None
 
@@ -91,6 +93,18 @@ def test_of_the_database_what_is_proven_comes_first() -> None:
     assert [hours for hours, _ in order(without_sets, Asset.DATABASE)] == [-2, -1, -3, -5, -9]
     never_tested = [p.model_copy(update={"verified_at": None}) for p in points]
     assert [hours for hours, _ in order(never_tested, Asset.DATABASE)] == [-1, -2, -3, -5, -9]
+
+
+def test_what_a_hosts_copy_proved_is_not_proven_in_s3() -> None:
+    here = {"verified_at": NOON, "verified_here_only": True}
+    points = [
+        point(Asset.DATABASE, -1),
+        point(Asset.DATABASE, -2, **here),
+        point(Asset.DATABASE, -3, verified_at=NOON),
+    ]
+    assert [hours for hours, _ in order(points, Asset.DATABASE)] == [-3, -1, -2]
+    tried = candidates(points, Asset.DATABASE, Tier.LOCAL)
+    assert tried[0].point == points[1]
 
 
 @pytest.mark.parametrize("asset", [Asset.FILES, Asset.MODELS])
