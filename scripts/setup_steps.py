@@ -157,13 +157,17 @@ def check_what_only_the_user_can_bring(*, rebuild: bool, restic_missing: bool) -
             "There is no restic that is new enough, and neither Homebrew nor apt to fetch it "
             "with.\n" + fetch_restic.how_to_install()
         )
-    missing += missing_servers()
     if missing:
         raise CannotSetUp("\n".join(missing))
+    for note in missing_servers():
+        say(f"Note, for `make drill`, `make up` and `make test` alone: {note}")
 
 
 def missing_servers() -> list[str]:
-    """Return what to install of the staging stack's servers that no package brings here."""
+    """Return what to install of the staging stack's servers that no package brings here.
+
+    A platform is protected, and recovered on a blank machine, without them.
+    """
     linux, machine = sys.platform == "linux", platform.machine()
     missing = []
     packaged_redis = linux and machine == "x86_64" and sys.version_info < (3, 12)

@@ -15,6 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from lifeboat.core.points import Asset
 
 WIDTH = 78
+
+SECRETS_FILE = "/root/lifeboat-secrets.env"
+"""Out of which the services that make backups read the secrets, as the guide sets them up."""
+
 _BLANK = "_" * 40
 
 PhoneNumber = Annotated[
@@ -144,12 +148,15 @@ class Card(_Section):
             Step(
                 title="Give it the secrets out of the envelope",
                 says=(
-                    "In bash; nothing shows while you type. The last line takes some seconds and "
-                    "says whether the password is the right one.",
+                    "In bash; nothing shows while you type. The file is for the services that back "
+                    "up afterwards. The last line takes some seconds and says whether the password "
+                    "is the right one.",
                 ),
                 types=(
+                    f"install -m 600 /dev/null {SECRETS_FILE}",
                     *_loop_head(self.secrets),
-                    '  read -rsp "$name: " $name; export $name; echo; done',
+                    '  read -rsp "$name: " $name; export $name; echo',
+                    f"  printf '%s=%q\\n' $name \"${{!name}}\" >> {SECRETS_FILE}; done",
                     self.check_command,
                 ),
             ),

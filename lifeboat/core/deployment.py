@@ -76,6 +76,11 @@ class DeploymentDeclaration(_Declared):
         default="",
         description="Section of lifeboat.yaml without which there is nothing to run; empty: none.",
     )
+    only_where: str = Field(
+        default="",
+        description="Python package that its flow needs and not every installation has, as images "
+        "of containers; empty: none.",
+    )
 
     @property
     def flow(self) -> str:

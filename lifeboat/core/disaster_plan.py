@@ -67,7 +67,10 @@ class Content(_Frozen):
     retention: str
     places: tuple[tuple[str, str], ...]
     scenarios: tuple[Chapter, ...]
+    shell: tuple[str, ...]  # what makes the commands work in a shell of this host
     channels: tuple[str, ...]
+    people: tuple[str, ...]
+    external: tuple[str, ...]
     actions: tuple[FollowUp, ...]
     contacts: tuple[ContactSeen, ...]
     reviews: tuple[Wanted, ...]
@@ -135,6 +138,8 @@ def document(content: Content) -> tuple[Block, ...]:
             f"until the platform's name is typed: {content.platform}. Nothing is overwritten; "
             "damaged data is moved aside. An interrupted recovery is run again.",
         ),
+        Block(kind="text", text="In a shell of this host all commands need this before them:"),
+        Block(kind="code", items=content.shell),
         *(block for chapter in content.scenarios for block in _scenario(chapter)),
         *_verification(),
         *_communication(content),
@@ -214,13 +219,28 @@ def _communication(content: Content) -> tuple[Block, ...]:
             items=(
                 "Incident Commander: decides, and talks to the others",
                 "Technical Team: recovers",
-                "Management: is told when it begins, each hour, and when it ends",
+                "Management: is told when it begins, when a recovery fails, and when it ends",
                 "Support: tells customers",
             ),
         ),
+        Block(kind="section", text="People, by role"),
+        Block(
+            kind="list",
+            items=content.people or ("nobody is named: see `people` in lifeboat.yaml",),
+        ),
+        Block(kind="section", text="External"),
+        Block(
+            kind="list",
+            items=content.external
+            or ("nothing is set up: see `communication` and `status_page` in lifeboat.yaml",),
+        ),
         Block(kind="section", text="Channels by which Lifeboat tells people"),
         Block(kind="list", items=channels),
-        Block(kind="text", text="Tried with `lifeboat alarms test`."),
+        Block(
+            kind="text",
+            text="Tried with `lifeboat alarms test`, and all of it, people too, with `lifeboat "
+            "incident test`.",
+        ),
     )
 
 

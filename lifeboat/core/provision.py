@@ -39,7 +39,7 @@ class Ec2Settings(_Section):
 
     region: str = Field(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$", description="Region, eu-central-1.")
     image: str = Field(
-        pattern=r"^ami-[0-9a-f]+$", description="Id of a Debian 12 or newer or Ubuntu 24.04 AMI."
+        pattern=r"^ami-[0-9a-f]+$", description="Id of an AMI of Debian 12 or newer."
     )
     instance_type: str = Field(description="Type, as large as the lost server: m7i.xlarge.")
     subnet: str = Field(pattern=r"^subnet-[0-9a-f]+$", description="Subnet, and with it the VPC.")
@@ -112,7 +112,7 @@ def recovery_command(vault: Vault, *, incident: str) -> str:
 
 
 def preparing_script(ec2: Ec2Settings) -> str:
-    """Docker, Compose and Lifeboat on a blank Debian or Ubuntu; safe to run again."""
+    """Docker, Compose and Lifeboat on a blank Debian; safe to run again."""
     repository, revision = shlex.quote(ec2.lifeboat_repository), ec2.lifeboat_revision
     checkout = f"git -C {HOME} checkout --quiet {shlex.quote(revision)}\n" if revision else ""
     return f"""\

@@ -6,11 +6,15 @@ import ast
 import hashlib
 import logging
 import re
+import shlex
+import sys
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import lifeboat
 from lifeboat.core import disaster_plan, followups
+from lifeboat.core.card import SECRETS_FILE
 from lifeboat.core.disaster_plan import Block, Chapter, Content, Scheduled
 from lifeboat.core.errors import PreconditionError, RecoveryError
 from lifeboat.core.objectives import Report
@@ -90,7 +94,14 @@ def gather(settings: Settings) -> Content:
             _chapter(settings, flow, report if isinstance(report, Report) else None)
             for flow in disaster_plan.TITLES
         ),
+        shell=_shell(settings),
         channels=tuple(channel.name for channel in settings.alarms.channels),
+        people=tuple(
+            f"{role.replace('_', ' ').capitalize()}: {', '.join(p.name for p in persons)}"
+            for role, persons in settings.people.by_role.items()
+            if persons
+        ),
+        external=tuple(_external(settings)),
         actions=tuple(
             one for one in followups.states(actions) if one.name not in settings.follow_ups.without
         ),
@@ -99,6 +110,24 @@ def gather(settings: Settings) -> Content:
         commands=COMMANDS,
         files=tuple(str(path) for path in (settings.file, *settings.config.paths)),
     )
+
+
+def _shell(settings: Settings) -> tuple[str, ...]:
+    return (
+        f"cd {shlex.quote(str(settings.file.parent))}",
+        f". {shlex.quote(str(Path(sys.prefix) / 'bin' / 'activate'))}",
+        f"set -a; . {SECRETS_FILE}; set +a    # or wherever the secrets are",
+    )
+
+
+def _external(settings: Settings) -> Iterator[str]:
+    page = settings.status_page
+    if page.enabled:
+        yield f"Status page: {page.url or 'in the bucket, below ' + page.prefix}"
+    for name, channels in settings.communication.external.by_name.items():
+        if channels:
+            told = ", ".join(channel.name for channel in channels)
+            yield f"{name.replace('_', ' ').capitalize()}: {told}"
 
 
 def _span(seconds: float) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,12 +61,21 @@ def read_declaration(settings: Settings, file: Path = DECLARATION) -> Declaratio
     known = {"LIFEBOAT_PLATFORM": settings.platform, "LIFEBOAT_CONFIG": str(settings.file)}
     told = fill_variables(declaration.model_dump(by_alias=True), known, what=file.name)
     filled = Declaration.model_validate(told)
-    wanted = tuple(
-        deployment
-        for deployment in filled.deployments
-        if not deployment.only_with or getattr(settings, deployment.only_with, None)
-    )
+    wanted = tuple(one for one in filled.deployments if _has_its_needs(one, settings))
     return filled.model_copy(update={"deployments": wanted})
+
+
+def _has_its_needs(declared: DeploymentDeclaration, settings: Settings) -> bool:
+    if declared.only_with and not getattr(settings, declared.only_with, None):
+        return False
+    if declared.only_where and not find_spec(declared.only_where):
+        log.warning(
+            "%s is left out: this installation has no %s. Hold it where `make setup` has run.",
+            declared.name,
+            declared.only_where,
+        )
+        return False
+    return True
 
 
 def load_flows(declaration: Declaration) -> dict[str, Flow]:

@@ -47,6 +47,14 @@ def test_what_needs_a_section_is_not_deployed_without_it() -> None:
     }
 
 
+def test_a_drill_is_not_deployed_where_it_can_not_run(monkeypatch, caplog) -> None:
+    monkeypatch.setattr(deployment, "find_spec", lambda name: None)
+    left = {found.flow for found in deployment.read_declaration(SETTINGS).deployments}
+    assert "drill" not in left
+    assert "recover_server" in left
+    assert "cad.drill is left out" in caplog.text
+
+
 def test_every_flow_can_be_imported_and_takes_its_parameters() -> None:
     found = deployment.read_declaration(SETTINGS)
     flows = deployment.load_flows(found)
