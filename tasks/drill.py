@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -31,7 +30,13 @@ from lifeboat.core.marks import Kind
 from lifeboat.core.points import Asset, Facts
 from lifeboat.core.timeline import Phase, RunRecord, StepRecord, outside_steps_seconds
 from lifeboat.core.timeline import phase_seconds as phases_of
-from lifeboat.settings import Settings, forget_secrets, give_secrets, load_settings
+from lifeboat.settings import (
+    Settings,
+    forget_secrets,
+    give_secrets,
+    lasting_directory,
+    load_settings,
+)
 from lifeboat.tools import filesystem, process, s3
 from lifeboat.tools import report as report_tool
 from staging import faults, load
@@ -64,10 +69,8 @@ class Stage:
 
 
 def with_lasting_places(request: Drill) -> Drill:
-    """The same with whole paths. A worker's run has a directory of its own that goes with it: there
-    they are below the home of the worker's user, or a platform that is kept would lose its ground.
-    """
-    base = Path.home() if os.environ.get("PREFECT__FLOW_RUN_ID") else Path.cwd()
+    """The same with whole paths, or a platform that is kept would lose its ground with the run."""
+    base = lasting_directory()
     places = {"root": str(base / request.root), "reports": str(base / request.reports)}
     return request.model_copy(update=places)
 

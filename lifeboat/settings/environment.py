@@ -74,6 +74,13 @@ def secret_of_environment(name: str) -> str:
     )
 
 
+def lasting_directory() -> Path:
+    """Where a relative path counts from: here. A run that a worker has started has a directory that
+    goes with it, so there it is the home of the worker's user.
+    """
+    return Path.home() if os.environ.get("PREFECT__FLOW_RUN_ID") else Path.cwd()
+
+
 def default_config_path() -> Path:
     """LIFEBOAT_CONFIG, or else lifeboat.yaml in the current directory."""
     return Path(os.environ.get(CONFIG_VARIABLE) or DEFAULT_NAME)
