@@ -126,20 +126,24 @@ def look(settings: Settings) -> Look | None:
 
 
 def take_sample(settings: Settings, *, with_checks: bool) -> Sample:
-    """One look at services, logs and answers, and at the checks that read no data. Never raises."""
+    """One look at services, logs and answers, and at the checks that read no data. Never raises.
+
+    The checks come last: their own work must not be measured, for what is usual was without it.
+    """
     now = clock.now()
     stack = services.stack_of(settings)
     try:
         began, before = time.monotonic(), {s.name: s for s in stack.status()}
-        failed = _failed_checks(settings, stack) if with_checks else {}
         answer = _answer_seconds(settings, stack)
         time.sleep(max(0.0, _LEAST_SECONDS - (time.monotonic() - began)))
         after, seconds = stack.status(), time.monotonic() - began
+        seen = {s.name: _service(stack, s, before.get(s.name), seconds) for s in after}
+        failed = _failed_checks(settings, stack) if with_checks else {}
     except (RecoveryError, OSError) as error:
         return Sample(at=now, trouble=f"the services can't be looked at: {error}")
     return Sample(
         at=now,
-        services={s.name: _service(stack, s, before.get(s.name), seconds) for s in after},
+        services=seen,
         failed_checks=failed,
         checks=len(_CHECKS) if with_checks else 0,
         answer_seconds=answer,

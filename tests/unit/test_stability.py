@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 
 import pytest
 
 from lifeboat.core import stability
+from lifeboat.core.checks import Verdict
 from lifeboat.core.stability import LogCount, Look, Sample, ServiceSample
+from lifeboat.settings import load_settings
+from lifeboat.tools.stacks import ServiceState, ServiceStatus
+from tasks import stability as watch
 
 NOW = datetime(2026, 6, 1, 3, 0, tzinfo=timezone.utc)
 MB = 1_000_000
@@ -147,3 +153,52 @@ def test_what_never_ran_is_not_missed() -> None:
     usual = stability.baseline_of(both)
     assert usual and not usual.services["keeper"].ran
     assert stability.drifts(both[0], usual, None, percent=50) == ()
+
+
+# --- taking a look --------------------------------------------------------------------------
+
+YAML = """\
+platform: cad-test
+environment: staging
+stack: {kind: process, supervisor_config: x.conf, critical_services: [postgres, backend]}
+database: {service: postgres, name: cad, data_directory: data/postgres}
+files: {directories: {drawings: data/files}}
+models: {directories: {models: data/models}}
+config: {paths: [lifeboat.yaml]}
+vault: {local: backups, s3: {bucket: lifeboat-vault}}
+"""
+
+
+class BusyWhileChecked:
+    """A stack whose backend works, and complains in its log, only for who checks it."""
+
+    def __init__(self) -> None:
+        self.backend = ServiceStatus("backend", ServiceState.RUNNING, pid=7, memory_bytes=MB)
+        self.log = "started\n"
+
+    def status(self) -> tuple[ServiceStatus, ...]:
+        return (self.backend,)
+
+    def logs(self, service: str, lines: int = 50) -> str:
+        return self.log
+
+    def verify(self, *_, **__) -> Verdict:
+        self.backend = replace(self.backend, cpu_seconds=60.0, memory_bytes=900 * MB)
+        self.log += "error: wrong password\n" * 3
+        return Verdict.of([], expected=[])
+
+
+def test_the_work_of_its_own_checks_is_not_measured(tmp_path: Path, monkeypatch) -> None:
+    """Everyday looks are without checks, so that each watch would tell of a drift."""
+    (tmp_path / "lifeboat.yaml").write_text(YAML)
+    stack = BusyWhileChecked()
+    monkeypatch.setattr(watch, "_LEAST_SECONDS", 0.01)
+    monkeypatch.setattr(watch.services, "stack_of", lambda settings: stack)
+    monkeypatch.setattr(watch.verification, "verify_platform", stack.verify)
+    settings = load_settings(tmp_path / "lifeboat.yaml")
+    everyday = watch.take_sample(settings, with_checks=False)
+    watched = watch.take_sample(settings, with_checks=True)
+    assert stack.backend.cpu_seconds, "the checks were run"
+    assert watched.checks and watched.services == everyday.services
+    usual = stability.baseline_of([everyday])
+    assert stability.drifts(watched, usual, everyday, percent=50) == ()
