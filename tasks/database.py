@@ -6,6 +6,7 @@ import itertools
 import logging
 import shutil
 import socket
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 
@@ -82,10 +83,16 @@ def copy_base(settings: Settings) -> BaseCopy:
     return BaseCopy(
         directory=directory,
         identity=identity,
-        tables=tables,
-        sequences=sequences,
+        # The copy holds the moment at which it ended, and rows go meanwhile.
+        tables=_at_least(tables, postgres.row_counts(server)),
+        sequences=_at_least(sequences, postgres.sequences(server)),
         backup=backup,
     )
+
+
+def _at_least(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:
+    """What was there all the time, of counts before and after; what was dropped is left out."""
+    return {name: min(count, after[name]) for name, count in before.items() if name in after}
 
 
 def _remove_unfinished(hot: Path) -> None:

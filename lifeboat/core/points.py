@@ -33,7 +33,9 @@ class DatabaseFacts(_Frozen):
     wal_segment_bytes: int
     started_at: datetime
     stopped_at: datetime  # a point in time before this one can't be reached from this base
-    tables: Mapping[str, int] = Field(description="rows per schema.table just before the backup")
+    tables: Mapping[str, int] = Field(
+        description="least rows per schema.table, of just before the copy and just after"
+    )
     sequences: Mapping[str, int] = Field(
         default_factory=dict, description="newest number of each schema.sequence, likewise"
     )

@@ -61,8 +61,17 @@ class Policy(BaseModel):
     except_tables: tuple[str, ...] = Field(
         default=(),
         description="Tables that empty themselves, as queues and sessions do, by `schema.table`; "
-        "* stands for any text.",
+        "* stands for any text. How many rows they have, or that they are gone, is no fault either "
+        "when a recovery is verified or a restore is tested.",
     )
+
+    def lasting(self, tables: Mapping[str, int]) -> dict[str, int]:
+        """Of rows by `schema.table`, those of the tables that do not empty themselves."""
+        return {
+            name: rows
+            for name, rows in tables.items()
+            if not any(fnmatch.fnmatchcase(name, form) for form in self.except_tables)
+        }
 
 
 def judge(
@@ -154,12 +163,7 @@ def _shrunk(point: RecoveryPoint, before: RecoveryPoint, policy: Policy) -> Iter
         yield f"{size_in_words(point.bytes)} of {size_in_words(before.bytes)} are left"
     if found := _fewer(point.directory_files, before.directory_files, policy):
         yield f"of the files in directories are left: {_some(found)}"
-    tables = {
-        name: rows
-        for name, rows in (before.rows or {}).items()
-        if not any(fnmatch.fnmatchcase(name, form) for form in policy.except_tables)
-    }
-    if found := _fewer(point.rows, tables, policy):
+    if found := _fewer(point.rows, policy.lasting(before.rows or {}), policy):
         yield f"of the rows in tables are left: {_some(found)}"
 
 

@@ -19,14 +19,19 @@ _LOOK_AGAIN_SECONDS = 0.5
 
 
 def tables_complete(context: Context) -> str:
-    """Every table is there, can be read to its last page, and has the rows it should have."""
+    """Every table is there, can be read to its last page, and has the rows it should have.
+
+    Of a table in `suspicion.except_tables` only what `checks.tables_complete.tables` says counts.
+    """
     told = context.settings.checks.tables_complete
     base = context.facts(Asset.DATABASE).database
     if base is None:
         raise Unknown("the recovery point tells nothing of tables")
-    least = {
-        name: int(rows * (1 - told.tolerance_percent / 100)) for name, rows in base.tables.items()
+    counted = {
+        name: int(rows * (1 - told.tolerance_percent / 100))
+        for name, rows in context.settings.suspicion.lasting(base.tables).items()
     }
+    least = dict(counted)
     for name, minimum in told.tables.items():
         full = name if "." in name else f"public.{name}"
         least[full] = max(least.get(full, 0), minimum.at_least)
@@ -38,7 +43,13 @@ def tables_complete(context: Context) -> str:
         if name in have and have[name] < rows
     ]
     if wrong:
-        raise Failed("; ".join(wrong))
+        # The base copy is from hours before the last moment that was replayed.
+        hint = (
+            f" (counted at {base.stopped_at:%Y-%m-%d %H:%M} UTC; if it is right, as of queues, "
+            "sessions or a table that was dropped, name it in suspicion.except_tables)"
+        )
+        fewer = any(have.get(name, -1) < rows for name, rows in counted.items())
+        raise Failed("; ".join(wrong) + (hint if fewer else ""))
     postgres.read_every_row(context.database)
     total = sum(have.values())
     return f"{len(least)} of {len(least)} tables, {total} rows, every page read"

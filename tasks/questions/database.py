@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from lifeboat.core.errors import PermanentError, PreconditionError, VerificationFailed
 from lifeboat.core.points import DatabaseFacts, Facts, Tier
+from lifeboat.core.suspicion import Policy as Suspicion
 from lifeboat.core.wal import Segment, format_lsn, parse_lsn
 from lifeboat.settings import Settings
 from lifeboat.tools import filesystem, postgres
@@ -65,7 +66,7 @@ def question(
     )
     with _started(facts.point, start, at_backup=True) as server:
         tolerance = settings.checks.tables_complete.tolerance_percent
-        compare_rows(server, facts.point, expected, tolerance)
+        compare_rows(server, facts.point, expected, tolerance, settings.suspicion)
         stayed = postgres.stayed(server)
     if not stayed:
         log.info("%s can't go on from there: restoring it once more.", facts.point)
@@ -141,9 +142,21 @@ def _started(point: str, start: _Start, *, at_backup: bool) -> Iterator[postgres
         yield server
 
 
+_IF_IT_IS_RIGHT = (
+    "Tables that empty themselves, as queues and sessions do, are named in "
+    "suspicion.except_tables; how many rows may be deleted while the database is copied, in "
+    "checks.tables_complete.tolerance_percent."
+)
+
+
 def compare_rows(
-    server: postgres.Connection, point: str, expected: DatabaseFacts, tolerance_percent: float
+    server: postgres.Connection,
+    point: str,
+    expected: DatabaseFacts,
+    tolerance_percent: float,
+    suspicion: Suspicion,
 ) -> None:
+    """Raise VerificationFailed if rows or sequences fall short; not of tables that it excepts."""
     identity = postgres.identify(server)
     if identity.system_identifier != expected.system_identifier:
         raise VerificationFailed(
@@ -151,15 +164,17 @@ def compare_rows(
             f"{expected.system_identifier})."
         )
     have = postgres.row_counts(server)
-    wrong = _too_few_rows(have, expected.tables, tolerance_percent)
+    fewer = _too_few_rows(have, suspicion.lasting(expected.tables), tolerance_percent)
     newest = postgres.sequences(server)
-    wrong += [
+    wrong = fewer + [
         f"sequence {name} is at {newest.get(name, 'nothing')}, not at {value}"
         for name, value in expected.sequences.items()
         if newest.get(name, value - 1) < value
     ]
     if wrong:
-        raise VerificationFailed(f"Testing {point}: {'; '.join(wrong[:5])}.")
+        raise VerificationFailed(
+            f"Testing {point}: {'; '.join(wrong[:5])}.", hint=_IF_IT_IS_RIGHT if fewer else ""
+        )
     current_run().fact(database_rows=sum(have.values()), database_tables=len(have))
 
 
@@ -169,7 +184,6 @@ def _too_few_rows(
     return [
         f"{name} has {have.get(name, 'no')} rows, not {rows}"
         for name, rows in expected.items()
-        # Rows may be deleted between the count and the end of the backup.
         if have.get(name, -1) < int(rows * (1 - tolerance_percent / 100))
     ]
 

@@ -19,6 +19,7 @@ import pytest
 
 from lifeboat.core.errors import PermanentError, VerificationFailed
 from lifeboat.core.points import DatabaseFacts
+from lifeboat.core.suspicion import Policy
 from lifeboat.tools import postgres, process
 from staging.ports import choose_ports
 from staging.site import postgres_bin
@@ -403,11 +404,11 @@ def facts_of(cluster: Cluster, **changes) -> DatabaseFacts:
     ],
 )
 def test_what_is_fewer_than_its_facts_is_named(cluster: Cluster, changes, said: str) -> None:
-    compare_rows(cluster.server, "a point", facts_of(cluster), 0)
+    compare_rows(cluster.server, "a point", facts_of(cluster), 0, Policy())
     with pytest.raises(VerificationFailed, match=re.escape(said)):
-        compare_rows(cluster.server, "a point", facts_of(cluster, **changes), 0)
+        compare_rows(cluster.server, "a point", facts_of(cluster, **changes), 0, Policy())
 
 
 def test_rows_that_were_deleted_meanwhile_are_tolerated_as_far_as_asked(cluster: Cluster) -> None:
     facts = facts_of(cluster, tables={"public.child": 505})
-    compare_rows(cluster.server, "a point", facts, 1)
+    compare_rows(cluster.server, "a point", facts, 1, Policy())
