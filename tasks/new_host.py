@@ -15,7 +15,7 @@ from lifeboat.core.points import Asset
 from lifeboat.settings import ComposeStackSettings, Settings
 from lifeboat.tools import filesystem, postgres
 from tasks.services import compose_stack_of, stack_of
-from tasks.trees import directories_of
+from tasks.trees import directories_of, refuse_links
 
 # A base copy is brought beside the data directory and renamed; its WAL comes on top.
 _MORE_FOR_WAL = 1.1
@@ -34,7 +34,12 @@ def require_programs(settings: Settings) -> None:
 
 
 def require_empty(settings: Settings) -> None:
-    """Raise PreconditionError if a place that will be restored to holds a file already."""
+    """Raise PreconditionError if a place that will be restored to holds a file, or is a link."""
+    refuse_links(
+        (path for _, path in _places(settings)),
+        doing="Looking at the places of the data",
+        hint="Remove the link; a disk of its own is mounted at that place, or above it.",
+    )
     held = [f"{path} ({name})" for name, path in _places(settings) if _holds_a_file(path)]
     if held:
         raise PreconditionError(

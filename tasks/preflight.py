@@ -14,7 +14,7 @@ from lifeboat.tools import filesystem, git, postgres
 from tasks import places, protection, services
 from tasks.database import connection
 from tasks.orchestration import side_by_side
-from tasks.trees import directories_of
+from tasks.trees import directories_of, refuse_links
 from tasks.wal import wal_health
 
 _NEEDED_SECRETS = (
@@ -150,14 +150,14 @@ def _directories(settings: Settings) -> str:
         for asset in (Asset.FILES, Asset.MODELS, Asset.CONFIG)
         for path in directories_of(settings, asset).values()
     ]
-    missing = [
-        str(path) for path in (*paths, settings.database.data_directory) if not path.exists()
-    ]
+    everything = (*paths, settings.database.data_directory)
+    missing = [str(path) for path in everything if not path.exists()]
     if missing:
         raise PreconditionError(
             f"Looking for what is protected: {', '.join(missing)} is not there.",
             hint="Correct the path in lifeboat.yaml, or recover what was lost.",
         )
+    refuse_links(everything, doing="Looking at what is protected")
     return f"{len(paths)} protected paths and the data directory are there"
 
 

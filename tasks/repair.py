@@ -12,7 +12,13 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from lifeboat.core.errors import NothingToDo, PreconditionError, RecoveryError, VerificationFailed
+from lifeboat.core.errors import (
+    NothingToDo,
+    PermanentError,
+    PreconditionError,
+    RecoveryError,
+    VerificationFailed,
+)
 from lifeboat.core.plan import RecoveryPlan
 from lifeboat.core.points import (
     Asset,
@@ -29,7 +35,7 @@ from lifeboat.tools import filesystem
 from tasks import catalogue, clock, data_loss, forecast, places, progress
 from tasks.orchestration import side_by_side, step
 from tasks.record import current_run
-from tasks.trees import directories_of
+from tasks.trees import directories_of, refuse_links
 
 log = logging.getLogger("lifeboat")
 
@@ -125,8 +131,12 @@ def choose_source(
 def find_damage(settings: Settings, source: Source) -> tuple[Damage, ...]:
     """Compare every file with the recovery point, by content. Nothing is changed.
 
-    Files newer than the point are not damage.
+    Files newer than the point are not damage. Raises PreconditionError if a directory is a link.
     """
+    refuse_links(
+        directories_of(settings, source.point.asset).values(),
+        doing=f"Looking for damage against {source.point.id}",
+    )
     store = places.repository(settings, source.point.asset, source.tier)
     damages = []
     for name, path in directories_of(settings, source.point.asset).items():
@@ -320,7 +330,15 @@ def _make_room(damage: Damage) -> None:
 
 @step(Phase.RESTORE, retries=2)
 def restore_directories(settings: Settings, source: Source) -> None:
-    """Restore a whole asset. What is there already and equal is not written again."""
+    """Restore a whole asset. What is there already and equal is not written again.
+
+    Raises PreconditionError if one of the places is a symbolic link; PermanentError if the point
+    holds only a link, which is removed again: an older point may hold the files.
+    """
+    refuse_links(
+        directories_of(settings, source.point.asset).values(),
+        doing=f"Restoring {source.point.id}",
+    )
     store = places.repository(settings, source.point.asset, source.tier)
 
     def restore(name: str, path: Path) -> None:
@@ -337,6 +355,13 @@ def restore_directories(settings: Settings, source: Source) -> None:
             overwrite="always",
             on_progress=progress.of_restic(f"{name} from {source.tier}"),
         )
+        if path.is_symlink():
+            path.unlink()
+            raise PermanentError(
+                f"Restoring {source.point.id}: of {name} it holds a symbolic link, and nothing of "
+                "what that pointed to.",
+                hint="Choose a point from before it was a link, if there is one.",
+            )
         filesystem.sync_tree(path if path.is_dir() else path.parent)
 
     side_by_side(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -29,6 +30,7 @@ log = logging.getLogger("lifeboat")
 
 _WITH_DIGESTS = {Asset.MODELS, Asset.CONFIG}
 _ON_CHANGE = {Asset.MODELS, Asset.CONFIG}  # backed up when their fingerprint is another one
+_NAME_IT = "Name in lifeboat.yaml what it points to, or a directory in which both lie."
 
 
 def directories_of(settings: Settings, asset: Asset) -> Mapping[str, Path]:
@@ -47,7 +49,7 @@ def gather_facts(settings: Settings, asset: Asset) -> Facts:
     """Count and, where it is cheap, digest what is about to be backed up.
 
     Counted before the snapshot, so the snapshot holds at least this. Raises PreconditionError if
-    a directory is missing: an empty place must not become a backup.
+    a directory is missing, or is only a symbolic link: no empty place must become a backup.
     """
     taken_at = clock.now().replace(microsecond=0)
     there = _present(settings, asset)
@@ -81,7 +83,7 @@ def gather_facts(settings: Settings, asset: Asset) -> Facts:
 
 
 def _present(settings: Settings, asset: Asset) -> Mapping[str, Path]:
-    """What is to be backed up. Raises PreconditionError if any of it is missing."""
+    """What is to be backed up. Raises PreconditionError if any of it is missing or a link."""
     found = directories_of(settings, asset)
     for path in found.values():
         if not path.exists():
@@ -89,7 +91,23 @@ def _present(settings: Settings, asset: Asset) -> Mapping[str, Path]:
                 f"Backing up {asset}: {path} does not exist.",
                 hint=f"Look at `{asset}` in lifeboat.yaml; if the data is lost, recover it first.",
             )
+    refuse_links(found.values(), doing=f"Backing up {asset}")
     return found
+
+
+def refuse_links(paths: Iterable[Path], *, doing: str, hint: str = _NAME_IT) -> None:
+    """Raise PreconditionError if a protected path is itself a symbolic link; its parents may be.
+
+    restic keeps a link that is named to it as a link, with nothing of what it points to, and a
+    restore to it puts a directory in the link's place.
+    """
+    links = [path for path in paths if path.is_symlink()]
+    if links:
+        told = ", ".join(f"{path} is a symbolic link to {os.path.realpath(path)}" for path in links)
+        raise PreconditionError(
+            f"{doing}: {told}. Backups and recoveries do not follow it.",
+            hint=f"Nothing was touched. {hint}",
+        )
 
 
 def _fingerprint(asset: Asset, there: Mapping[str, Path]) -> str:

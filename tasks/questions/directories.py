@@ -42,6 +42,9 @@ def question(settings: Settings, facts: Facts, place: Path) -> None:
 
 
 def _faults(name: str, path: Path, expected: DirectoryFacts, tolerance_percent: float) -> list[str]:
+    if path.is_symlink():
+        # Followed, it would lead to what is live here, which is as it should be.
+        return [f"{name}: a symbolic link, and nothing of what it pointed to"]
     files, size = _size(path)
     # Files may be deleted between the count and the end of the backup.
     share = 1 - tolerance_percent / 100

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from lifeboat.core.errors import PreconditionError
+from lifeboat.core.errors import PermanentError, PreconditionError
 from lifeboat.tools.restic.answers import Damage, OnProgress, RestoreSummary
 from lifeboat.tools.restic.errors import NotADirectory
 from lifeboat.tools.restic.output import Heard
@@ -102,6 +102,12 @@ class Restoring(Reading):
             heard=heard,
             timeout_seconds=timeout_seconds,
         )
+        if root != target and target.is_dir() and not target.is_symlink():
+            raise PermanentError(
+                f"Comparing {target} with {subfolder} of snapshot {snapshot_id[:8]}: there it is a "
+                "file or a symbolic link, and here a directory.",
+                hint="Nothing was touched. Choose a point from before or after that.",
+            )
         truncated, altered = [], []
         for name, size in heard.actions["updated"].items():
             (altered if _size_of(root / name) == size else truncated).append(name)
