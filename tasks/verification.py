@@ -11,7 +11,7 @@ from lifeboat.core.checks import CHECK_NAMES, CheckResult, Status, Verdict
 from lifeboat.core.errors import RecoveryError, SettingsError, TransientError
 from lifeboat.core.points import Asset, Facts
 from lifeboat.settings import Settings
-from lifeboat.tools.stacks import Stack
+from lifeboat.tools.stacks import ServiceState, ServiceStatus, Stack
 from tasks.checks import application, data_integrity, performance, system_health
 from tasks.checks.context import Context, Failed, Unknown
 
@@ -42,6 +42,8 @@ CHECKS: dict[str, Check] = {
 # These watch the platform at rest, so they come when the others have let go of it.
 _AT_REST = ("response-times", "memory-stable", "cpu-normal")
 _READS_IN_FULL = ("tables-complete", "file-counts", "user-data-intact")
+# What is lost or damaged does not come back by waiting.
+_ABOUT_DATA = (*_READS_IN_FULL, "disk-space")
 _AGAIN_SECONDS = 0.3
 
 
@@ -56,13 +58,21 @@ def verify_platform(
     raises.
 
     A check that hangs is UNKNOWN after its time-out and keeps nobody waiting. While services are
-    young (`checks.start_seconds`) a check that fails is tried again.
+    young (`checks.start_seconds`) a check that fails is tried again, and once more when services
+    that were starting still have become healthy (`checks.healthy_seconds`).
     """
     context = Context(settings=settings, stack=stack, expected=expected)
     patient_until = time.monotonic() + _youth_left(context)
     first = [name for name in CHECKS if name in names and name not in _AT_REST]
     last = [name for name in _AT_REST if name in names]
-    results = _run(context, first, patient_until) | _run(context, last, patient_until)
+    starting = _starting(context)
+    results = _run(context, first, patient_until)
+    # Only now, for what reads in full takes its time anyway.
+    again = [name for name in first if _may_pass_later(results[name])]
+    if again and (starting := starting or _starting(context)):
+        patient_until = _wait_for_health(context, starting)
+        results |= _run(context, again, patient_until)
+    results |= _run(context, last, patient_until)
     return Verdict.of(results.values(), expected=[name for name in CHECK_NAMES if name in names])
 
 
@@ -74,6 +84,47 @@ def _youth_left(context: Context) -> float:
         return 0.0
     age = time.time() - max(begun, default=0.0)
     return max(0.0, context.settings.checks.start_seconds - age)
+
+
+def _wait_for_health(context: Context, starting: Collection[ServiceStatus]) -> float:
+    """Wait for needed services that are starting; say until when checks may fail (monotonic).
+
+    The wait ends once one of them has ended or is unhealthy, and `checks.healthy_seconds` after
+    the last of them was started.
+    """
+    now, checks = time.time(), context.settings.checks
+    age = now - max(service.started_at or now for service in starting)
+    until = time.monotonic() + checks.healthy_seconds - age
+    log.info("Waiting for %s to be healthy.", ", ".join(service.name for service in starting))
+    while (left := _starting(context)) and time.monotonic() < until:
+        time.sleep(_AGAIN_SECONDS)
+    # What has just become healthy answers soon; what has not is not waited for any longer.
+    return time.monotonic() + (checks.start_seconds if left == () else 0.0)
+
+
+def _starting(context: Context) -> tuple[ServiceStatus, ...] | None:
+    """The needed services that are starting; None where one is down, or none can be looked at."""
+    try:
+        seen = context.statuses()
+    except RecoveryError:
+        return None
+    needed = [seen.get(name) for name in system_health.needed_services(context.settings)]
+    found = []
+    for service in needed:
+        if service is None or service.failing:
+            return None
+        if service.state is ServiceState.STARTING:
+            found.append(service)
+        elif service.state is not ServiceState.RUNNING:
+            return None
+    return tuple(found)
+
+
+def _may_pass_later(result: CheckResult) -> bool:
+    """Whether a check may pass once all services are up; one that hung or found nobody may too."""
+    return result.status is Status.UNKNOWN or (
+        result.status is Status.FAIL and result.name not in _ABOUT_DATA
+    )
 
 
 def _run(context: Context, names: Collection[str], patient_until: float) -> dict[str, CheckResult]:
@@ -127,8 +178,7 @@ def try_check(context: Context, name: str, patient_until: float = 0.0) -> CheckR
 
 def _judge(context: Context, name: str) -> tuple[Status, str, bool]:
     """(status, evidence, whether waiting may help)."""
-    # What is lost or damaged does not come back by waiting.
-    about_data = name in _READS_IN_FULL or name == "disk-space"
+    about_data = name in _ABOUT_DATA
     if reason := context.settings.checks.without.get(name):
         return Status.NONE, reason, False
     try:

@@ -342,6 +342,14 @@ class Checks(_Section):
         description="Services that were started less than this ago are given until then to answer "
         "before they are judged.",
     )
+    healthy_seconds: float = Field(
+        default=300,
+        ge=0,
+        le=3600,
+        description="How long after its start a service may go on starting, as its own health "
+        "check says, before it is judged; Docker probes for the first time after 30 s. One that "
+        "ends or is unhealthy ends the wait.",
+    )
     without: Mapping[str, Annotated[str, Field(min_length=1)]] = Field(
         default={},
         description="Checks of what this platform has not got, each with the reason: "

@@ -6,9 +6,11 @@ import contextlib
 import os
 import secrets
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 from lifeboat.core.points import Asset
+from lifeboat.settings import Settings
 from lifeboat.tools import postgres, redis
 from lifeboat.tools.stacks import ServiceState
 from tasks.checks.context import Context, Failed, required
@@ -16,12 +18,18 @@ from tasks.database import SLOT
 from tasks.trees import directories_of
 
 
+def needed_services(settings: Settings) -> tuple[str, ...]:
+    """The services that have to run."""
+    stack = settings.stack
+    if settings.checks.containers_running.deferred == "require":
+        return (*stack.critical_services, *stack.deferred_services)
+    return stack.critical_services
+
+
 def containers_running(context: Context) -> str:
     """All containers are running, and stay in the same process between two looks."""
     told, stack = context.settings.checks.containers_running, context.settings.stack
-    needed = list(stack.critical_services)
-    if told.deferred == "require":
-        needed += stack.deferred_services
+    needed = needed_services(context.settings)
     first = context.statuses()
     _require_running(first, needed)
     time.sleep(told.settle_seconds)
@@ -36,7 +44,7 @@ def containers_running(context: Context) -> str:
     return f"{len(needed)} of {len(needed)} run{also}"
 
 
-def _require_running(statuses, needed: list[str]) -> None:
+def _require_running(statuses, needed: Collection[str]) -> None:
     down = [
         f"{name} is {statuses[name].state} {statuses[name].detail}".strip()
         if name in statuses
