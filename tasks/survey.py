@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lifeboat.core.alarms import Limits
+from lifeboat.core.certificates import kept_elsewhere
 from lifeboat.core.points import Asset, Tier
 from lifeboat.core.survey import Log, Store, Survey, Unseen
 from lifeboat.settings import Settings
@@ -72,6 +73,7 @@ def of_host(settings: Settings) -> Survey:
         stores=stores,
         logs={Tier.LOCAL: local_log, Tier.S3: bucket.log},
         certificates=facts if isinstance(facts, Unseen) else facts.certificates,
+        certificates_elsewhere=() if isinstance(facts, Unseen) else kept_elsewhere(facts),
         emptied=facts if isinstance(facts, Unseen) else survey_vault.emptied_files(facts),
         host=found["host"],
         **bucket.notes,
@@ -89,6 +91,7 @@ def of_bucket(found: SettingsInVault) -> Survey:
         stores=bucket.stores,
         logs={Tier.S3: bucket.log},
         certificates=facts.certificates,
+        certificates_elsewhere=kept_elsewhere(facts),
         emptied=survey_vault.emptied_files(facts),
         unreadable_settings=found.unreadable,
         **bucket.notes,

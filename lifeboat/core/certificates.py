@@ -1,13 +1,15 @@
-"""Which certificates end soon. A pure decision."""
+"""Which certificates end soon, and which are not in the backup. Pure decisions."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from pathlib import PurePath
 
 from pydantic import BaseModel, ConfigDict
 
 from lifeboat.core.plan import age_in_words
+from lifeboat.core.points import Facts
 
 
 class Expiring(BaseModel):
@@ -42,3 +44,19 @@ def expiring(
         if ends_at <= now + timedelta(days=days)
     )
     return tuple(sorted(found, key=lambda certificate: (certificate.ends_at, certificate.path)))
+
+
+def kept_elsewhere(facts: Facts) -> tuple[str, ...]:
+    """The certificates of a configuration of which only a link was backed up.
+
+    They have absolute paths outside of its directories.
+    """
+    roots = [PurePath(told.path) for told in facts.directories.values()]
+    paths = [PurePath(path) for path in facts.certificates]
+    return tuple(
+        sorted(
+            str(path)
+            for path in paths
+            if path.is_absolute() and not any(path.is_relative_to(root) for root in roots)
+        )
+    )

@@ -278,13 +278,18 @@ def configuration_findings(survey: Survey) -> Iterator[Finding]:
 
 
 def certificate_findings(survey: Survey, limits: Limits, now: datetime) -> Iterator[Finding]:
-    """`certificates`: none of the configuration's ends soon."""
+    """`certificates`: none of the configuration's ends soon, and none is only a link.
+
+    One that need not be renewed, or comes from elsewhere, is excused by its path.
+    """
     name = "certificates"
     if isinstance(survey.certificates, Unseen):
         yield unknown(name, survey.certificates.why)
         return
     horizon = now + timedelta(days=limits.certificate_days)
-    soon = sorted((end, path) for path, end in survey.certificates.items() if end <= horizon)
+    known = {p: end for p, end in survey.certificates.items() if p not in limits.excused}
+    soon = sorted((end, path) for path, end in known.items() if end <= horizon)
+    elsewhere = [path for path in survey.certificates_elsewhere if path in known]
     if soon:
         told = ", ".join(
             f"{path} ended {age_in_words(now - end)} ago"
@@ -292,10 +297,23 @@ def certificate_findings(survey: Survey, limits: Limits, now: datetime) -> Itera
             else f"{path} ends in {age_in_words(end - now)}"
             for end, path in soon
         )
-        yield failed(name, told, "Renew it; the next backup of the configuration takes it along.")
+        yield failed(
+            name,
+            told,
+            "Renew it; the next backup of the configuration takes it along. One that nobody uses "
+            f"is removed, or excused: `watch: {{excused: {{{soon[0][1]!r}: why}}}}`.",
+        )
+    elif elsewhere:
+        yield failed(
+            name,
+            f"not backed up, for only a link to it is: {', '.join(elsewhere)}",
+            "Name in config.paths a directory that holds both the link and what it leads to, or "
+            f"excuse it: `watch: {{excused: {{{elsewhere[0]!r}: why}}}}`.",
+        )
+    elif known:
+        first = min(known.values())
+        yield passed(name, f"{len(known)} known; the first ends in {age_in_words(first - now)}")
     elif survey.certificates:
-        first = min(survey.certificates.values())
-        count = len(survey.certificates)
-        yield passed(name, f"{count} known; the first ends in {age_in_words(first - now)}")
+        yield passed(name, f"{len(survey.certificates)} known, all excused")
     else:
         yield passed(name, "the configuration has none")

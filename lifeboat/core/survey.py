@@ -186,6 +186,7 @@ class Survey:
     rehearsals: tuple[Rehearsal, ...] | Unseen
     certificates: Mapping[str, datetime] | Unseen
     emptied: tuple[str, ...] | Unseen  # configuration files without content that should have some
+    certificates_elsewhere: tuple[str, ...] = ()  # of which only a link is in the configuration
     reviews: Shelf | Unseen = Shelf()
     host: Host | None = None  # None: seen from another machine
     host_report: HostReport | None | Unseen = None

@@ -147,7 +147,8 @@ class Config(Section):
     paths: tuple[SitePath, ...] = Field(
         min_length=1,
         description="Files and directories: lifeboat.yaml, environment files, certificates, "
-        "compose, nginx, monitoring.",
+        "compose, nginx, monitoring. Links in a directory stay links: name also what they lead to, "
+        "as /etc/letsencrypt does, with live/ and archive/.",
     )
     public: PublicConfig | None = Field(
         default=None, description="What of it is also committed to a git repository."
@@ -279,8 +280,9 @@ class Watch(Section):
     )
     excused: Mapping[str, str] = Field(
         default={},
-        description="Directories or volumes that need no backup, and what is known of the WAL (a "
-        "missing segment, the number of a foreign cluster), each with the reason: "
+        description="Directories or volumes that need no backup, certificates that may end, and "
+        "what is known of the WAL (a missing segment, the number of a foreign cluster), each with "
+        "the reason: "
         '`{data/redis: "a cache, filled again by use"}`.',
     )
     metrics_file: SitePath | None = Field(

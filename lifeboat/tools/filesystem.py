@@ -90,6 +90,14 @@ def walk(path: Path) -> Iterator[os.DirEntry[str]]:
                     yield entry
 
 
+def links(path: Path) -> Iterator[Path]:
+    """Every symbolic link below `path`, in no order; none is followed."""
+    for parent, directories, files in os.walk(path):
+        for name in (*directories, *files):
+            if os.path.islink(entry := os.path.join(parent, name)):
+                yield Path(entry)
+
+
 def digest(path: Path) -> str:
     """SHA-256 of a file, as hexadecimal digits."""
     with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""Which certificates end soon, and what is read out of PEM files."""
+"""Which certificates end soon, what is read out of PEM files, and which of them count."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from lifeboat.core.certificates import expiring
+from lifeboat.core.certificates import expiring, kept_elsewhere
 from lifeboat.core.errors import PermanentError
+from lifeboat.core.points import Asset, DirectoryFacts, Facts
+from lifeboat.settings import Settings, load_settings
 from lifeboat.tools.certificates import end_of
+from tasks import certificates
 
 NOW = datetime(2026, 1, 31, 3, 15, tzinfo=timezone.utc)
 KEY = ec.generate_private_key(ec.SECP256R1())
@@ -96,3 +99,106 @@ def test_a_damaged_one_is_told(tmp_path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(PermanentError, match=r"cad\.pem: it can't be parsed \(\w+.*\)\."):
         end_of(path)
+
+
+# --- what counts of a configuration -----------------------------------------------------------
+
+YAML = """\
+platform: cad-test
+environment: staging
+stack: {kind: process, supervisor_config: supervisord.conf, critical_services: [postgres]}
+database: {service: postgres, name: cad, data_directory: data/postgres}
+files: {directories: {drawings: data/files}}
+models: {directories: {models: data/models}}
+config: {paths: [lifeboat.yaml]}
+vault: {local: backups, s3: {bucket: some-bucket}}
+"""
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    file = tmp_path / "site" / "lifeboat.yaml"
+    file.parent.mkdir()
+    file.write_text(YAML)
+    return load_settings(file)
+
+
+@pytest.fixture
+def letsencrypt(tmp_path: Path) -> Path:
+    """As certbot leaves it after two renewals, the newest of which it has not linked yet."""
+    etc = tmp_path / "letsencrypt"
+    archive, live = etc / "archive/cad.test", etc / "live/cad.test"
+    archive.mkdir(parents=True)
+    live.mkdir(parents=True)
+    for number, days in enumerate((-60, 10, 70, 80), start=1):
+        for kind in ("cert", "fullchain"):
+            (archive / f"{kind}{number}.pem").write_bytes(certificate(days))
+        (archive / f"privkey{number}.pem").write_bytes(PRIVATE)
+    for kind in ("cert", "fullchain", "privkey"):
+        (live / f"{kind}.pem").symlink_to(f"../../archive/cad.test/{kind}3.pem")
+    return etc
+
+
+def gathered(settings: Settings, *places: Path) -> dict[str, int]:
+    """Days until the end, by path."""
+    found = certificates.gather(settings, {str(place): place for place in places})
+    return {path: (ends_at - NOW).days for path, ends_at in found.items()}
+
+
+def test_older_versions_of_what_a_link_names_have_ended_and_do_not_count(
+    settings: Settings, letsencrypt: Path
+) -> None:
+    archive = letsencrypt / "archive/cad.test"
+    lone = archive / "other1.pem"
+    lone.write_bytes(certificate(5))
+    assert gathered(settings, letsencrypt) == {
+        f"{archive}/cert3.pem": 70,
+        f"{archive}/cert4.pem": 80,
+        f"{archive}/fullchain3.pem": 70,
+        f"{archive}/fullchain4.pem": 80,
+        str(lone): 5,
+    }
+    (letsencrypt / "live/pinned.pem").symlink_to(archive / "cert2.pem")
+    assert gathered(settings, letsencrypt)[f"{archive}/cert2.pem"] == 10
+
+
+def test_they_are_known_through_a_parent_that_is_a_link(
+    settings: Settings, letsencrypt: Path
+) -> None:
+    (letsencrypt.parent / "etc").symlink_to(letsencrypt.parent)
+    place = letsencrypt.parent / "etc" / "letsencrypt"
+    assert sorted(gathered(settings, place).values()) == [70, 70, 80, 80]
+    assert all(path.startswith(str(place)) for path in gathered(settings, place))
+
+
+def test_what_a_link_names_outside_of_the_configuration_counts_and_is_told(
+    settings: Settings,
+    letsencrypt: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    packages = letsencrypt.parent / "usr"
+    packages.mkdir()
+    (packages / "authority.crt").write_bytes(root(-900))
+    monkeypatch.setattr(certificates, "_NO_CONFIGURATION", (packages,))
+    live, archive = letsencrypt / "live/cad.test", letsencrypt / "archive/cad.test"
+    (live / "gone.pem").symlink_to("nowhere.pem")
+    (live / "loop.pem").symlink_to("loop.pem")
+    (live / "authority.pem").symlink_to(packages / "authority.crt")
+    assert gathered(settings, live) == {
+        f"{archive}/cert3.pem": 70,
+        f"{archive}/fullchain3.pem": 70,
+    }
+    facts = Facts(
+        point="config-20260131T031500Z",
+        asset=Asset.CONFIG,
+        platform="cad-test",
+        host="x",
+        taken_at=NOW,
+        directories={"live": DirectoryFacts(path=str(live), files=0, bytes=0)},
+        certificates=certificates.gather(settings, {"live": live}),
+    )
+    certificates.tell_expiring(settings, facts)
+    assert f"Of {archive}/cert3.pem, {archive}/fullchain3.pem only a link" in caplog.text
+    whole = {"all": DirectoryFacts(path=str(letsencrypt), files=9, bytes=9)}
+    assert kept_elsewhere(facts.model_copy(update={"directories": whole})) == ()

@@ -332,6 +332,13 @@ BROKEN: dict[str, tuple[Break, dict[str, Status]]] = {
         field(certificates={"a.pem": NOW + timedelta(days=20)}),
         {"certificates": FAIL},
     ),
+    "of a certificate only a link is backed up": (
+        field(
+            certificates={"/etc/x/archive/a1.pem": NOW + timedelta(days=80)},
+            certificates_elsewhere=("/etc/x/archive/a1.pem",),
+        ),
+        {"certificates": FAIL},
+    ),
     "a certificate has ended": (
         field(certificates={"a.pem": ago(days=1)}),
         {"certificates": FAIL},

@@ -177,6 +177,16 @@ def test_an_old_hole_and_old_wal_can_be_excused_by_name() -> None:
     assert red(look(survey, excused=excused)) == {}
 
 
+def test_a_certificate_that_may_end_or_comes_from_elsewhere_is_excused_by_its_path() -> None:
+    ends = {"a.pem": ago(days=1), "/run/b.pem": NOW + timedelta(days=300)}
+    survey = field(certificates=ends, certificates_elsewhere=("/run/b.pem",))(good_survey())
+    assert "a.pem ended 24 h ago" in evidence(look(survey), "certificates")
+    known = {"a.pem": "nobody uses it"}
+    told = evidence(look(survey, excused=known), "certificates")
+    assert told == "not backed up, for only a link to it is: /run/b.pem"
+    assert red(look(survey, excused={**known, "/run/b.pem": "the proxy asks for it"})) == {}
+
+
 def test_a_hole_behind_the_newest_base_copy_can_not_be_excused() -> None:
     gone = Segment(1, 6).name(SIZE)
     survey = log(Tier.LOCAL, continuity=a_continuity(gone=(6,)))(good_survey())
