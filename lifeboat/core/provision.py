@@ -59,7 +59,9 @@ class Ec2Settings(_Section):
         pattern=r"^/",
         description="File of the new machine that they are put into, mode 0600.",
     )
-    root_device: str = Field(default="/dev/xvda", description="Name of the AMI's root device.")
+    root_device: str | None = Field(
+        default=None, description="Name of the AMI's root device; without it EC2 is asked."
+    )
     disk_gigabytes: int = Field(ge=8, description="Size of the disk.")
     ssh_from: tuple[Cidr, ...] = Field(default=(), description="Networks that may use SSH.")
     web_from: tuple[Cidr, ...] = Field(default=(), description="Networks that may use the web.")

@@ -87,9 +87,10 @@ class Ec2Hosts:
         if found:
             return found
         group = ""
+        root_device = self._told.root_device or self._root_device()
         try:
             group = self._group()
-            instance = self._run(group, user_data)
+            instance = self._run(group, user_data, root_device)
         except (RecoveryError, KeyboardInterrupt) as error:
             raise self._left_behind(error, group) from error
         machine = self._machine(instance)
@@ -207,7 +208,22 @@ class Ec2Hosts:
                     GroupId=group, IpPermissions=[permission]
                 )
 
-    def _run(self, group: str, user_data: str) -> dict[str, Any]:
+    def _root_device(self) -> str:
+        """A disk under any other name would be one more beside the small one of the image."""
+        image = self._told.image
+        with self._asking(f"Looking at the image {image}"):
+            found = self._client.describe_images(ImageIds=[image])["Images"]
+        name = found[0].get("RootDeviceName") if found else None
+        if not name:
+            raise PermanentError(
+                f"Looking at the image {image}: EC2 in {self._told.region} "
+                f"{'does not say what its root device is' if found else 'does not know it'}.",
+                hint="Nothing was made. Look at `image` and `root_device` of provision.ec2 in "
+                "lifeboat.yaml.",
+            )
+        return name
+
+    def _run(self, group: str, user_data: str, root_device: str) -> dict[str, Any]:
         told = self._told
         with self._asking(f"Making an instance of {told.image}"):
             answer = self._client.run_instances(
@@ -225,7 +241,7 @@ class Ec2Hosts:
                 MetadataOptions={"HttpTokens": "required", "HttpPutResponseHopLimit": 1},
                 BlockDeviceMappings=[
                     {
-                        "DeviceName": told.root_device,
+                        "DeviceName": root_device,
                         "Ebs": {
                             "VolumeSize": told.disk_gigabytes,
                             "VolumeType": "gp3",

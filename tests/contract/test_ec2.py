@@ -37,6 +37,7 @@ VAULT = Vault(
 )
 STEPS = {
     "DescribeInstances": (False, False),
+    "DescribeImages": (False, False),
     "DescribeSubnets": (False, False),
     "CreateSecurityGroup": (False, False),
     "AuthorizeSecurityGroupIngress": (True, False),
@@ -64,7 +65,7 @@ def settings_for(aws: Any, **changes: object) -> Ec2Settings:
     subnet = aws.create_subnet(VpcId=network, CidrBlock="10.0.1.0/24")["Subnet"]["SubnetId"]
     told: dict[str, object] = {
         "region": REGION,
-        "image": "ami-0123456789abcdef0",
+        "image": aws.register_image(Name="an-image", RootDeviceName="/dev/sda1")["ImageId"],
         "instance_type": "m5.xlarge",
         "subnet": subnet,
         "instance_profile": "lifeboat-recovery",
@@ -138,6 +139,30 @@ def test_one_incident_has_one_machine(aws: Any, settings: Ec2Settings) -> None:
     assert opened == web | {(22, "192.0.2.0/24")}
     other = hosts(settings, "lost-2").make(text)
     assert other.id != first.id
+
+
+def test_its_one_disk_has_the_name_that_the_image_gives_it(aws: Any, settings: Ec2Settings) -> None:
+    hosts(settings).make("#cloud-config\n{}")
+    [instance] = instances(aws)
+    [disk] = instance["BlockDeviceMappings"]
+    [volume] = aws.describe_volumes()["Volumes"]
+    assert (disk["DeviceName"], instance["RootDeviceName"]) == ("/dev/sda1", "/dev/sda1")
+    assert (volume["Size"], volume["Encrypted"]) == (100, True)
+
+
+def test_an_image_whose_root_device_is_told_is_not_asked_for(aws: Any) -> None:
+    made = hosts(settings_for(aws, root_device="/dev/xvda"))
+    fail_at(made, "DescribeImages", refusal("UnauthorizedOperation", "DescribeImages"))
+    made.make("#cloud-config\n{}")
+    [instance] = instances(aws)
+    assert [disk["DeviceName"] for disk in instance["BlockDeviceMappings"]] == ["/dev/xvda"]
+
+
+def test_with_an_image_that_is_not_there_nothing_is_made(aws: Any) -> None:
+    made = hosts(settings_for(aws, image="ami-0123456789abcdef0"))
+    with pytest.raises(PermanentError, match="Looking at the image ami-0123456789abcdef0"):
+        made.make("#cloud-config\n{}")
+    assert (groups(aws), instances(aws)) == ([], [])
 
 
 @pytest.mark.parametrize("call", STEPS)

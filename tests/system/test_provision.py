@@ -42,7 +42,7 @@ SECTION = """\
 provision:
   ec2:
     region: eu-central-1
-    image: ami-0123456789abcdef0
+    image: {image}
     instance_type: m5.large
     subnet: {subnet}
     instance_profile: lifeboat-recovery
@@ -69,6 +69,12 @@ def ec2(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 def subnet(ec2: Any) -> str:
     network = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
     return ec2.create_subnet(VpcId=network, CidrBlock="10.0.1.0/24")["Subnet"]["SubnetId"]
+
+
+@pytest.fixture
+def section(ec2: Any, subnet: str) -> str:
+    """`provision` of a lifeboat.yaml."""
+    return SECTION.format(subnet=subnet, image=ec2.register_image(Name="an-image")["ImageId"])
 
 
 @pytest.fixture
@@ -104,12 +110,12 @@ def report(host: Host, state: State, *, late_seconds: float = 60, **told: Any) -
 
 
 def test_from_the_bucket_alone_one_machine_is_made_and_waited_for(
-    lost: ProvisionServer, ec2: Any, subnet: str, host: Host
+    lost: ProvisionServer, ec2: Any, section: str, host: Host
 ) -> None:
     host.run("backup", "config")
     with pytest.raises(PreconditionError, match="no section provision.ec2.*lifeboat card"):
         provision_server(lost)
-    host.write_yaml(sections=SECTION.format(subnet=subnet))
+    host.write_yaml(sections=section)
     host.run("backup", "config")
     with pytest.raises(PreconditionError, match="holds the platform 'cad-test', not 'other'"):
         provision_server(lost.model_copy(update={"platform": "other"}))
@@ -130,9 +136,9 @@ def test_from_the_bucket_alone_one_machine_is_made_and_waited_for(
 
 
 @pytest.fixture
-def wanted(host: Host, lost: ProvisionServer, subnet: str) -> provision.Wanted:
+def wanted(host: Host, lost: ProvisionServer, section: str) -> provision.Wanted:
     """What the bucket would say, without asking it."""
-    host.write_yaml(sections=SECTION.format(subnet=subnet))
+    host.write_yaml(sections=section)
     settings = host.settings
     assert settings.provision.ec2
     told = {"bucket": lost.bucket, "endpoint": lost.endpoint, "prefix": lost.prefix}
