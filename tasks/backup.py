@@ -53,6 +53,11 @@ def backup_run(
         events.tell_finished(settings.platform, procedure, run.id)
 
 
+def is_unproven(settings: Settings) -> bool:
+    """Whether this host was recovered, and its checks have not passed since."""
+    return (settings.vault.local / UNPROVEN_NAME).exists()
+
+
 def refuse_unproven(settings: Settings, *, doing: str) -> None:
     """Raise PreconditionError on a host that was recovered and whose checks have not passed.
 
@@ -65,8 +70,8 @@ def refuse_unproven(settings: Settings, *, doing: str) -> None:
             hint="The platform is backed up where it runs. If this host is to be the platform now: "
             f"end the other one, remove {rehearsed}, and run `lifeboat verify`.",
         )
-    unproven = settings.vault.local / UNPROVEN_NAME
-    if unproven.exists():
+    if is_unproven(settings):
+        unproven = settings.vault.local / UNPROVEN_NAME
         raise PreconditionError(
             f"{doing}: this host was recovered ({unproven.read_text().strip()}) and its "
             "verification has not passed.",

@@ -75,12 +75,21 @@ def _services(settings: Settings) -> str:
     stack = settings.stack
     if isinstance(stack, ComposeStackSettings):
         services.compose_stack_of(settings, stack).require_engine(stack.volumes_directory)
-    known = {status.name: status.state for status in services.stack_of(settings).status()}
+    statuses = services.stack_of(settings).status()
+    known = {status.name: status.state for status in statuses}
     missing = [name for name in settings.stack.services if name not in known]
     if missing:
         raise PreconditionError(
             f"Looking for the services: the stack has no {', '.join(missing)}.",
             hint=f"It has {', '.join(known)}.",
+        )
+    if unlisted := services.unlisted_services(settings, statuses):
+        names = [status.name for status in unlisted]
+        raise PreconditionError(
+            f"Looking for the services: the stack has {', '.join(names)}, which a recovery neither "
+            "stops nor starts, for lifeboat.yaml does not list it.",
+            hint="Add it to critical_services, deferred_services or backup_services, or excuse it: "
+            f"`stack: {{without: {{{names[0]}: why}}}}`.",
         )
     running = sum(state == "running" for state in known.values())
     return f"all {len(settings.stack.services)} are known to the stack, {running} run"

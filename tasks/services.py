@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from lifeboat.core.timeline import Phase
 from lifeboat.settings import ComposeRunner, ProcessRunner, Settings
@@ -92,6 +92,17 @@ def application_services(settings: Settings) -> tuple[str, ...]:
     return tuple(
         name for name in settings.stack.critical_services if name != settings.database.service
     )
+
+
+def unlisted_services(
+    settings: Settings, statuses: Iterable[ServiceStatus]
+) -> tuple[ServiceStatus, ...]:
+    """Those of the stack's that lifeboat.yaml neither lists nor excuses with a reason.
+
+    No recovery stops or starts them: whoever added one to the stack has forgotten it there.
+    """
+    told = settings.stack
+    return tuple(s for s in statuses if s.name not in told.services and s.name not in told.without)
 
 
 def everything_that_writes(settings: Settings) -> tuple[str, ...]:

@@ -29,6 +29,9 @@ def _services_named_twice(settings: Settings) -> Iterator[Mistake]:
             if name in seen:
                 yield Mistake(("stack", key, index), f"service {name} is already in {seen[name]}")
             seen[name] = key
+    for name in settings.stack.without:
+        if name in seen:
+            yield Mistake(("stack", "without", name), f"service {name} is in {seen[name]}")
 
 
 def _unknown_services(settings: Settings) -> Iterator[Mistake]:

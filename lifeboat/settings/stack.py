@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -49,6 +50,11 @@ class _Services(Section):
         default=(),
         description="Services that make backups (the WAL receiver, the keeper); a recovery starts "
         "them last, so that they never back up what is not proven.",
+    )
+    without: Mapping[str, Annotated[str, Field(min_length=1)]] = Field(
+        default={},
+        description="Services of the stack that no recovery is to start, each with the reason: "
+        '`{migrate: "runs once at a deploy"}`.',
     )
     backup_stack: Runner | None = Field(
         default=None,

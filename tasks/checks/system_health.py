@@ -12,7 +12,8 @@ from pathlib import Path
 from lifeboat.core.points import Asset
 from lifeboat.settings import Settings
 from lifeboat.tools import postgres, redis
-from lifeboat.tools.stacks import ServiceState
+from lifeboat.tools.stacks import ServiceState, ServiceStatus
+from tasks import backup, services
 from tasks.checks.context import Context, Failed, required
 from tasks.database import SLOT
 from tasks.trees import directories_of
@@ -27,7 +28,11 @@ def needed_services(settings: Settings) -> tuple[str, ...]:
 
 
 def containers_running(context: Context) -> str:
-    """All containers are running, and stay in the same process between two looks."""
+    """All containers are running, and stay in the same process between two looks.
+
+    On a server that was recovered and not verified yet, also those that lifeboat.yaml does not
+    list.
+    """
     told, stack = context.settings.checks.containers_running, context.settings.stack
     needed = needed_services(context.settings)
     first = context.statuses()
@@ -38,8 +43,13 @@ def containers_running(context: Context) -> str:
     restarted = [name for name in needed if second[name].pid != first[name].pid]
     if restarted:
         raise Failed(f"{', '.join(restarted)} restarted within {told.settle_seconds:g} s")
+    unlisted = services.unlisted_services(context.settings, second.values())
+    # A platform that runs was started by somebody; here nobody but the recovery did.
+    if backup.is_unproven(context.settings):
+        _require_started(unlisted)
     others = [name for name in stack.services if name not in needed]
     seen = [f"{n} {second[n].state if n in second else 'unknown'}" for n in others]
+    seen += [f"{service.name} {service.state}, not in lifeboat.yaml" for service in unlisted]
     also = f"; besides: {', '.join(seen)}" if seen else ""
     return f"{len(needed)} of {len(needed)} run{also}"
 
@@ -54,6 +64,16 @@ def _require_running(statuses, needed: Collection[str]) -> None:
     ]
     if down:
         raise Failed("; ".join(down))
+
+
+def _require_started(unlisted: Collection[ServiceStatus]) -> None:
+    """On a rebuilt server a service that lifeboat.yaml does not know is missing in silence."""
+    down = [s.name for s in unlisted if s.state is not ServiceState.RUNNING]
+    if down:
+        raise Failed(
+            f"{', '.join(down)} not running: not in lifeboat.yaml, so that the recovery did not "
+            "start it; start it yourself, or excuse it in `stack.without`"
+        )
 
 
 def health_endpoints(context: Context) -> str:

@@ -179,6 +179,12 @@ def test_lifeboats_own_services_may_run_beside(write, tmp_path: Path) -> None:
         ("  s3: {", "  s4: {", ":16: vault.s3: it is required: without a copy off this host"),
         ("[postgres, redis, backend]", "[postgres, redis, redis]", ":7: stack.critical_services.2"),
         ("[metrics]", "[redis]", ":8: stack.deferred_services.0: service redis is already in"),
+        ("kind: process", "kind: process\n  without: {redis: x}", ": service redis is in critical"),
+        (
+            "kind: process",
+            "kind: process\n  without: {migrate: ''}",
+            "stack.without.migrate: string",
+        ),
         ("[postgres, redis, backend]", "[redis, backend]", ":10: database.service: postgres is"),
         ("services: [backend]", "services: [bakend]", "did you mean `backend`?"),
         ("{models: data/models}", "{drawings: data/models}", ":14: models.directories.drawings"),
