@@ -69,12 +69,12 @@ def main() -> None:
 
 
 def _section(part: Part, asked: Asked) -> Iterator[str]:
-    rounds = f"{asked.rounds} rounds" if asked.rounds > 1 else "One round"
-    yield f"{results.machine()}. {rounds}: {asked.scale.in_words()}."
-    yield ""
-    if part.alone:
+    if part.alone:  # which says itself how much there is of everything
+        yield from (f"{results.machine()}.", "")
         yield from part.alone(asked)
         return
+    rounds = f"{asked.rounds} rounds" if asked.rounds > 1 else "One round"
+    yield from (f"{results.machine()}. {rounds}: {asked.scale.in_words()}.", "")
     Path(".lifeboat").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="bench-", dir=".lifeboat") as directory:
         world = World(Path(directory), asked.scale)
