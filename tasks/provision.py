@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import math
 import socket
 import time
 from collections.abc import Iterator
@@ -21,13 +22,12 @@ from lifeboat.core.errors import (
     PermanentError,
     PreconditionError,
     RecoveryError,
-    TransientError,
     VerificationFailed,
 )
 from lifeboat.core.forms import ProvisionServer, RecoverServer
 from lifeboat.core.plan import RecoveryPlan
 from lifeboat.core.points import RecoveryPoint
-from lifeboat.core.provision import Ec2Settings, Machine, Report, State, Vault
+from lifeboat.core.provision import Ec2Settings, Machine, Mark, Report, State, Vault
 from lifeboat.core.timeline import Outcome, Phase
 from lifeboat.settings import Settings
 from lifeboat.tools import aws_secrets, filesystem
@@ -40,6 +40,9 @@ from tasks.record import Run, current_run, recorded
 log = logging.getLogger("lifeboat")
 
 _POLL_SECONDS = 5.0
+_CONSOLE_SECONDS = 30.0  # between looks at the console
+_CONSOLE_LINES = 12
+_BLIND_SECONDS = 600.0  # after which looks that fail are given up
 _ON_ITS_WAY = ("pending", "running")
 
 
@@ -198,10 +201,14 @@ def wait_until_recovered(wanted: Wanted, machine: Machine, request: ProvisionSer
     """Wait until the machine says that it is recovered.
 
     Raises VerificationFailed if its checks did not pass, PermanentError if it failed, ended or was
-    too slow; the machine is then kept or ended, as was asked for, and that is said.
+    too slow; the machine is then kept or ended, as was asked for, and that is said. If it can't be
+    looked at any more PermanentError too, and whatever was asked for, the machine is not touched:
+    it may be recovering.
     """
     try:
         return _wait(wanted, machine)
+    except _Blind as error:
+        raise PermanentError(error.message, hint=error.hint) from error
     except RecoveryError as error:
         raise _told_of_the_machine(wanted, machine, error, request.on_failure) from error
     except KeyboardInterrupt:
@@ -211,37 +218,81 @@ def wait_until_recovered(wanted: Wanted, machine: Machine, request: ProvisionSer
         raise
 
 
+class _Blind(PermanentError):
+    """How the machine does can't be seen from here."""
+
+
 def _wait(wanted: Wanted, machine: Machine) -> Report:
-    hosts, deadline, seen = wanted.hosts, time.monotonic() + wanted.ec2.wait_seconds, ""
+    hosts, mark, seen, failing = wanted.hosts, None, "", ""
+    deadline = time.monotonic() + wanted.ec2.wait_seconds
+    console_at, seen_at = -math.inf, time.monotonic()
     while True:
-        state = ""
+        now = time.monotonic()
         try:
+            if now - console_at >= _CONSOLE_SECONDS:
+                # Before the report: what ends tells the bucket first, and at greater length.
+                mark, console_at = provision.last_mark(hosts.printed(machine)) or mark, now
             report = read_report(wanted.bucket, wanted.incident, since=machine)
+            state = hosts.state_of(machine)
+        except RecoveryError as error:
+            if str(error) != failing:
+                failing = str(error)
+                log.warning("%s It is asked again.", failing)
+            if now - seen_at > _BLIND_SECONDS or now > deadline:
+                raise _blind(machine, error, now - seen_at) from error
+            hosts = wanted.hosts  # with the credentials that there are by now
+        else:
+            seen_at, failing = now, ""
             if report and report.in_words() != seen:
                 seen = report.in_words()
                 log.info("%s: %s", machine.id, seen)
-            if report and report.state is State.DONE:
-                return report
-            if report and report.state is State.FAILED:
-                failed = VerificationFailed if report.checks_total else PermanentError
-                raise failed(f"Recovering on {machine.id}: {report.in_words()}", hint=_LOOK)
-            state = hosts.state_of(machine)
-        except TransientError as error:
-            log.warning("%s It is asked again.", error)
-        if state and state not in _ON_ITS_WAY:
-            raise PermanentError(f"Waiting for {machine.id}: it is {state}.", hint=_LOOK)
-        if time.monotonic() > deadline:
-            last = hosts.last_words(machine)
-            printed = f" It printed last: {last}" if last else ""
-            raise PermanentError(
-                f"Waiting for {machine.id}: not recovered within {wanted.ec2.wait_seconds:g} s; "
-                f"the last that it reported: {seen or 'nothing'}.{printed}",
-                hint=_LOOK,
-            )
+            if done := _judge(machine, report, mark, state):
+                return done
+            if now > deadline:
+                raise _too_slow(wanted, machine, seen, hosts.printed(machine))
         time.sleep(_POLL_SECONDS)
 
 
 _LOOK = f"Its log is {provision.LOG} there."
+
+
+def _judge(machine: Machine, report: Report | None, mark: Mark | None, state: str) -> Report | None:
+    """The report of the end; None while it goes on. Raises what ended the recovery."""
+    if report and report.state is State.DONE:
+        return report
+    # A script that was begun anew has not reported yet.
+    is_old = report and mark and not mark.failed and mark.at > report.at
+    if report and report.state is State.FAILED and not is_old:
+        failed = VerificationFailed if report.checks_total else PermanentError
+        raise failed(f"Recovering on {machine.id}: {report.in_words()}", hint=_LOOK)
+    # A mark has whole seconds.
+    if mark and mark.failed and (not report or mark.at >= report.at.replace(microsecond=0)):
+        raise PermanentError(
+            f"Recovering on {machine.id}: its script ended at {mark.failed}.", hint=_LOOK
+        )
+    if state not in _ON_ITS_WAY:
+        raise PermanentError(f"Waiting for {machine.id}: it is {state}.", hint=_LOOK)
+    return None
+
+
+def _too_slow(wanted: Wanted, machine: Machine, seen: str, printed: str) -> PermanentError:
+    last = "\n".join(printed.splitlines()[-_CONSOLE_LINES:])
+    return PermanentError(
+        f"Waiting for {machine.id}: not recovered within {wanted.ec2.wait_seconds:g} s; "
+        f"the last that it reported: {seen or 'nothing'}."
+        + (f" It printed last: {last}" if last else ""),
+        hint=_LOOK,
+    )
+
+
+def _blind(machine: Machine, error: RecoveryError, seconds: float) -> _Blind:
+    return _Blind(
+        f"Waiting for {machine.id}: for {seconds:.0f} s it could not be looked at. {error.message} "
+        f"{machine.in_words()} was not touched, and may be recovering. It is paid for until you "
+        f"type: {machine.ending}",
+        hint=f"{error.hint} Then run it again with the same --incident: it is waited for again. "
+        f"{_LOOK}".strip(),
+    )
 
 
 def _told_of_the_machine(

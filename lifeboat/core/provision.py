@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shlex
 from datetime import datetime
 from enum import StrEnum
@@ -21,6 +22,7 @@ HOME = "/opt/lifeboat"
 LOG = "/var/log/lifeboat-recovery.log"
 SCRIPT = "/usr/local/sbin/lifeboat-recovery"
 _REPORTS = "records/provisions"
+_MARK = "lifeboat-recovery"
 
 
 def _is_network(value: str) -> str:
@@ -119,13 +121,16 @@ def preparing_script(ec2: Ec2Settings) -> str:
     checkout = f"git -C {HOME} checkout --quiet {shlex.quote(revision)}\n" if revision else ""
     return f"""\
 export HOME=/root DEBIAN_FRONTEND=noninteractive
+step="installing packages"
 apt-get update --quiet
 apt-get install --quiet --yes --no-install-recommends \\
   ca-certificates docker.io git make python3-venv supervisor
 systemctl disable --now supervisor || true
 systemctl enable --now docker
+step="fetching Lifeboat from its repository"
 [ -d {HOME}/.git ] || git clone --quiet -- {repository} {HOME}
 {checkout}cd {HOME}
+step="installing Lifeboat"
 make setup
 docker compose version > /dev/null 2>&1 || python3 -B scripts/fetch_compose.py
 """
@@ -136,9 +141,21 @@ def recovering_script(ec2: Ec2Settings, vault: Vault, *, incident: str) -> str:
     file = shlex.quote(ec2.secrets_file)
     fetch = f"{shlex.quote(ec2.secrets)} --region {ec2.region} --to {file}"
     return f"""\
+step="fetching the secrets"
 lifeboat fetch-secrets {fetch}
+step="reading the secrets"
 set -a; . {file}; set +a
+step="the recovery"
 {recovery_command(vault, incident=incident)}
+"""
+
+
+# Until the recovery itself reports to the bucket nobody else could say that the script has ended.
+_TELLING = f"""\
+say() {{ echo "{_MARK} $(date -u +%FT%TZ) $*" | tee /dev/console || true; }}
+trap 'code=$?; [ "$code" = 0 ] || say "FAILED at $step, exit code $code."' EXIT
+step="the beginning"
+say BEGAN.
 """
 
 
@@ -147,6 +164,7 @@ def user_data(ec2: Ec2Settings, vault: Vault, *, incident: str) -> str:
     script = (
         f"#!/bin/bash\n# Made by `lifeboat recover server`: {vault.platform}, {incident}.\n"
         f"set -euo pipefail\nexec > >(tee -a {LOG}) 2>&1\n"
+        + _TELLING
         + preparing_script(ec2)
         + f"export PATH={HOME}/.venv/bin:$PATH\n"
         + recovering_script(ec2, vault, incident=incident)
@@ -190,6 +208,25 @@ class Report(_Section):
         if self.state is State.FAILED:
             return f"failed at {self.step}: {self.error}"
         return self.step
+
+
+class Mark(_Section):
+    """What the script says of itself on the console: that it began, or has ended too early."""
+
+    at: datetime  # by the clock of the machine, as in its reports
+    failed: str = ""  # at which step, and with which exit code; empty: it began
+
+
+_MARKS = re.compile(
+    rf"{_MARK} (\d{{4}}-\d\d-\d\dT[\d:]{{8}}Z) (?:BEGAN|FAILED at (.+?))\.\s*$",
+    re.MULTILINE,
+)
+
+
+def last_mark(printed: str) -> Mark | None:
+    """The newest mark in what the console shows; None if the script has not begun."""
+    marks = [Mark(at=at, failed=failed or "") for at, failed in _MARKS.findall(printed)]
+    return max(marks, key=lambda mark: (mark.at, mark.failed != ""), default=None)
 
 
 def report_key(incident: str) -> str:

@@ -25,7 +25,6 @@ _READ_SECONDS = 60
 _ALIVE = ("pending", "running", "stopping", "stopped")
 _OF_INCIDENT = "lifeboat:incident"
 _OF_PLATFORM = "lifeboat:platform"
-_CONSOLE_LINES = 12
 
 _RIGHTS = ("UnauthorizedOperation", "AuthFailure", "AccessDenied", "AccessDeniedException")
 _KEYS = ("InvalidClientTokenId", "SignatureDoesNotMatch", "ExpiredToken", "RequestExpired")
@@ -51,8 +50,8 @@ class HostProvisioner(Protocol):
         """What the provider says of it: `running` and so on."""
         ...
 
-    def last_words(self, machine: Machine) -> str:
-        """The end of what it printed while it started; empty where that is not known."""
+    def printed(self, machine: Machine) -> str:
+        """The end of what its console shows; empty where that is not known."""
         ...
 
     def end(self, machine: Machine) -> None:
@@ -109,10 +108,12 @@ class Ec2Hosts:
             answer = self._client.describe_instances(InstanceIds=[machine.id])
         return answer["Reservations"][0]["Instances"][0]["State"]["Name"]
 
-    def last_words(self, machine: Machine) -> str:
-        with contextlib.suppress(RecoveryError), self._asking(f"Asking {machine.id}"):
-            said = self._client.get_console_output(InstanceId=machine.id).get("Output", "")
-            return "\n".join(said.splitlines()[-_CONSOLE_LINES:])
+    def printed(self, machine: Machine) -> str:
+        # Older types do not know `Latest`, without which newer ones give the first minutes alone.
+        for latest in ({"Latest": True}, {}):
+            with contextlib.suppress(RecoveryError), self._asking(f"Asking {machine.id}"):
+                told = self._client.get_console_output(InstanceId=machine.id, **latest)
+                return told.get("Output", "")
         return ""
 
     def end(self, machine: Machine) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -272,6 +273,96 @@ def test_the_user_data_is_cloud_config_with_a_script_that_bash_can_read(
     )
     assert "PASSWORD" not in text
     assert "SECRET" not in text
+
+
+def run_script(settings: Ec2Settings, place: Path, **programs: int) -> tuple[int, str]:
+    """Run it with programs that end with these exit codes; give its own, and what is printed.
+
+    Those that are not named do not exist.
+    """
+    script = script_of(provision.user_data(settings, VAULT, incident="lost-1"))
+    there = {
+        provision.LOG: place / "log",
+        "/dev/console": place / "console",
+        provision.HOME: place / "lifeboat",
+    }
+    for name, path in there.items():
+        script = script.replace(name, str(path))
+    (place / "lifeboat").mkdir()
+    (place / "bin").mkdir()
+    for name in ("tee", "date"):
+        (place / "bin" / name).symlink_to(str(shutil.which(name)))
+    for name, code in programs.items():
+        program = place / "bin" / name.replace("_", "-")
+        program.write_text(f"#!/bin/sh\nexit {code}\n")
+        program.chmod(0o755)
+    done = subprocess.run(
+        [str(shutil.which("bash")), "-c", script],
+        env={"PATH": str(place / "bin")},
+        capture_output=True,
+        text=True,
+    )
+    return done.returncode, (place / "console").read_text()
+
+
+@pytest.mark.parametrize(
+    ("programs", "code", "failed"),
+    [
+        ({"apt_get": 100}, 100, "installing packages, exit code 100"),
+        ({}, 127, "installing packages, exit code 127"),
+        (
+            {"apt_get": 0, "systemctl": 0, "git": 128},
+            128,
+            "fetching Lifeboat from its repository, exit code 128",
+        ),
+        (
+            {"apt_get": 0, "systemctl": 0, "git": 0, "make": 2},
+            2,
+            "installing Lifeboat, exit code 2",
+        ),
+        (
+            {**dict.fromkeys(("apt_get", "systemctl", "git", "make", "docker"), 0), "lifeboat": 3},
+            3,
+            "fetching the secrets, exit code 3",
+        ),
+    ],
+)
+def test_a_script_that_ends_early_says_on_the_console_at_what(
+    settings: Ec2Settings, tmp_path: Path, programs: dict[str, int], code: int, failed: str
+) -> None:
+    ended, printed = run_script(settings, tmp_path, **programs)
+    mark = provision.last_mark(printed)
+    assert mark and (ended, mark.failed) == (code, failed)
+
+
+def test_a_script_that_ends_well_says_only_that_it_began(
+    settings: Ec2Settings, tmp_path: Path
+) -> None:
+    secrets = tmp_path / "secrets.env"
+    secrets.write_text("LIFEBOAT_VAULT_PASSWORD=x\n")
+    settings = settings.model_copy(update={"secrets_file": str(secrets)})
+    names = ("apt_get", "systemctl", "git", "make", "docker", "lifeboat")
+    ended, printed = run_script(settings, tmp_path, **dict.fromkeys(names, 0))
+    assert (ended, printed.count("\n")) == (0, 1)
+    mark = provision.last_mark(printed)
+    assert mark and mark.failed == ""
+
+
+def test_a_console_is_asked_for_its_newest_lines_and_else_for_what_there_is(
+    aws: Any, settings: Ec2Settings
+) -> None:
+    made = hosts(settings)
+    machine = made.make("#cloud-config\n{}")
+    asked: list[str] = []
+
+    def remember(params: dict, **_: object) -> None:
+        asked.append(params["body"].get("Latest", "no"))
+
+    made._client.meta.events.register("before-call.ec2.GetConsoleOutput", remember)
+    assert made.printed(machine)
+    fail_at(made, "GetConsoleOutput", refusal("UnsupportedOperation", "GetConsoleOutput"))
+    assert made.printed(machine)
+    assert asked == ["true", "true", "no"]
 
 
 def test_every_program_and_file_that_the_script_uses_is_there(settings: Ec2Settings) -> None:
