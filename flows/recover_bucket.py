@@ -17,7 +17,8 @@ def recover_bucket(request: RecoverBucket = RecoverBucket()) -> RunRecord | Reco
     that may list, read and write is enough; none that deletes versions is needed.
 
     1. List all versions, and find what is destroyed and when that began.
-    2. Show the plan and wait for approval; the platform is not held meanwhile.
+    2. Show the plan and wait for approval; backups go on meanwhile, unless newer objects are to be
+       hidden.
     3. Copy the right old versions over what is current, within the store.
     4. If asked: hide restic's objects that came later.
     5. List the bucket again and compare.
@@ -33,7 +34,10 @@ def recover_bucket(request: RecoverBucket = RecoverBucket()) -> RunRecord | Reco
         if request.dry_run:
             return recovery.end_dry_run(run, found.plan, place.settings)
         again = functools.partial(look, agreed=found)
-        found = agreement.agree(found, request, place.settings, again=again)
+        # What a backup adds meanwhile would have to be hidden too, unread.
+        found = agreement.agree(
+            found, request, place.settings, again=again, holding=request.hide_newer
+        )
 
         bucket_recovery.bring_back(place, found.choice)
         if request.hide_newer:

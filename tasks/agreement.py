@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Protocol, TypeVar
 
 from lifeboat.core.agreement import STILL_TRUE_SECONDS, differences
@@ -36,11 +37,17 @@ F = TypeVar("F", bound=Found)
 
 
 def agree(
-    found: F, asked: approval.Asked, settings: Settings | None, *, again: Callable[[], F]
+    found: F,
+    asked: approval.Asked,
+    settings: Settings | None,
+    *,
+    again: Callable[[], F],
+    holding: bool = False,
 ) -> F:
     """Have the plan approved, and give what is true then; the platform is not held meanwhile.
 
-    Without settings nothing is held, and no other recovery is known of.
+    With `holding` it is: for a plan that no backup may overtake. Without settings nothing is held,
+    and no other recovery is known of.
 
     `again` looks anew. It is called if the approval took longer than a minute, or if somebody
     recovered meanwhile. Raises Overtaken if another recovery is at work or has done the same,
@@ -49,7 +56,7 @@ def agree(
     """
     plan, began, asked_at = found.plan, time.monotonic(), clock.now()
     try:
-        approval.approve(plan, asked, settings, waiting=locks.let_go)
+        approval.approve(plan, asked, settings, waiting=nullcontext if holding else locks.let_go)
     except LockBusy as busy:
         raise Overtaken(
             f"{plan.procedure} was approved, but meanwhile another recovery has begun: "

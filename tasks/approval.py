@@ -143,7 +143,7 @@ def _pause(plan: RecoveryPlan, told: str, until: float, attempt: int, seconds: i
     form = _approval_form().with_initial_data(description=told + plan.in_markdown())
     left = max(0.0, until - time.monotonic())
     # A run that is retried in the UI asks anew: what its first try has saved is there still.
-    pause_key = f"{current_run().id}-{attempt}"
+    pause_key = f"{current_run().id}-{attempt}".lower()  # no other letters may stand in it
     pause = Paused(timeout_seconds=int(left) + _SERVER_WAITS_LONGER_SECONDS, pause_key=pause_key)
     pause.state_details.run_input_keyset = keyset_from_paused_state(pause)
     run_id = FlowRunContext.get().flow_run.id  # type: ignore[union-attr]
@@ -180,6 +180,8 @@ def _goes_on(client: Any, run_id: Any) -> bool:
         log.warning("The server does not say whether the plan is approved: %s", error)
         return False
     if state is not None and (state.is_cancelled() or state.is_cancelling()):
+        if state.name == Withdrawn.__name__:  # by the health watch, and not by a person
+            current_run().fact(well_again=True)
         raise Withdrawn(f"It was taken back. {state.message or ''}".strip(), hint=_NOTHING_TOUCHED)
     return state is not None and state.is_running()
 

@@ -59,18 +59,18 @@ class Reading:
 
 @step(Phase.DECIDE)
 def read_referred(settings: Settings) -> Reading:
-    """Read every file that the database refers to, known losses aside, and compare it with its
-    SHA-256.
+    """Read every file that the database refers to and compare it with its SHA-256.
 
-    Where the database can't be asked nothing is found, which is told.
+    A known loss is no news, but may have been uploaded again. Where the database can't be asked
+    nothing is found, which is told.
     """
     try:
         referred = referred_files(settings)
     except RecoveryError as error:
         log.warning("Damage that the recovery point holds too can't be found: %s", error)
         return Reading()
-    lost = known_losses(settings)
-    return _read(settings, [item for item in referred if item.path not in lost])
+    lost, found = known_losses(settings), _read(settings, referred)
+    return Reading(whole=found.whole, bad=tuple(path for path in found.bad if path not in lost))
 
 
 def without_changes(settings: Settings, damages: tuple[Damage, ...]) -> tuple[Damage, ...]:

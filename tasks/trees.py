@@ -91,7 +91,13 @@ def _present(settings: Settings, asset: Asset) -> Mapping[str, Path]:
                 f"Backing up {asset}: {path} does not exist.",
                 hint=f"Look at `{asset}` in lifeboat.yaml; if the data is lost, recover it first.",
             )
-    refuse_links(found.values(), doing=f"Backing up {asset}")
+    try:
+        refuse_links(found.values(), doing=f"Backing up {asset}")
+    except PreconditionError as error:
+        if asset is not Asset.CONFIG:
+            raise
+        # All other files of the configuration are worth more than none.
+        log.error("%s", error)
     return found
 
 

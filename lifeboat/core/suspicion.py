@@ -87,7 +87,8 @@ def judge(
     first point of an asset is trusted, there being nothing to compare it with. What follows a
     rewritten point builds on it and stays suspicious until one of them is accepted; a shrunk one is
     over when the size has come back. What is from the future, as seen from `now`, is suspicious
-    until it is accepted or its time has come, and no measure of others.
+    until it is accepted or its time has come, and no measure of others; if all of an asset is, it
+    is this clock that is wrong, and nothing is held against them.
     """
     points = tuple(points)
     found: dict[str, str] = {
@@ -95,6 +96,8 @@ def judge(
         for point in points
         if now is not None and point.is_ahead_of(now) and point.id not in accepted
     }
+    of_the_past = {point.asset for point in points if point.id not in found}
+    found = {p.id: found[p.id] for p in points if p.id in found and p.asset in of_the_past}
     for asset in Asset:
         of_asset = sorted(
             (p for p in points if p.asset is asset and p.id not in found), key=lambda p: p.taken_at

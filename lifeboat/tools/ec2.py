@@ -7,6 +7,7 @@ reference of the EC2 client.
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from functools import cached_property
 from typing import Any, Protocol
@@ -25,6 +26,10 @@ _READ_SECONDS = 60
 _ALIVE = ("pending", "running", "stopping", "stopped")
 _OF_INCIDENT = "lifeboat:incident"
 _OF_PLATFORM = "lifeboat:platform"
+
+log = logging.getLogger("lifeboat")
+
+_USUAL_ROOT_DEVICE = "/dev/xvda"  # of Debian and Amazon Linux
 
 _RIGHTS = ("UnauthorizedOperation", "AuthFailure", "AccessDenied", "AccessDeniedException")
 _KEYS = ("InvalidClientTokenId", "SignatureDoesNotMatch", "ExpiredToken", "RequestExpired")
@@ -212,8 +217,13 @@ class Ec2Hosts:
     def _root_device(self) -> str:
         """A disk under any other name would be one more beside the small one of the image."""
         image = self._told.image
-        with self._asking(f"Looking at the image {image}"):
-            found = self._client.describe_images(ImageIds=[image])["Images"]
+        try:
+            with self._asking(f"Looking at the image {image}"):
+                found = self._client.describe_images(ImageIds=[image])["Images"]
+        except PreconditionError as error:
+            # A policy from before this was asked must not stop a recovery.
+            log.warning("%s Its root device is taken to be %s.", error, _USUAL_ROOT_DEVICE)
+            return _USUAL_ROOT_DEVICE
         name = found[0].get("RootDeviceName") if found else None
         if not name:
             raise PermanentError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import secrets
 import time
@@ -18,6 +19,8 @@ from tasks.checks.context import Context, Failed, required
 from tasks.database import SLOT
 from tasks.trees import directories_of
 
+log = logging.getLogger("lifeboat")
+
 
 def needed_services(settings: Settings) -> tuple[str, ...]:
     """The services that have to run."""
@@ -30,8 +33,8 @@ def needed_services(settings: Settings) -> tuple[str, ...]:
 def containers_running(context: Context) -> str:
     """All containers are running, and stay in the same process between two looks.
 
-    On a server that was recovered and not verified yet, also those that lifeboat.yaml does not
-    list.
+    Those that lifeboat.yaml does not list are told: it may be a job that ran once, so that they are
+    no fault of a recovery. `lifeboat check` refuses them while there is time.
     """
     told, stack = context.settings.checks.containers_running, context.settings.stack
     needed = needed_services(context.settings)
@@ -44,9 +47,13 @@ def containers_running(context: Context) -> str:
     if restarted:
         raise Failed(f"{', '.join(restarted)} restarted within {told.settle_seconds:g} s")
     unlisted = services.unlisted_services(context.settings, second.values())
-    # A platform that runs was started by somebody; here nobody but the recovery did.
-    if backup.is_unproven(context.settings):
-        _require_started(unlisted)
+    # A platform that runs was started by somebody; a recovered one only as lifeboat.yaml says.
+    if backup.is_unproven(context.settings) and (down := _not_started(unlisted)):
+        log.warning(
+            "%s not running: not in lifeboat.yaml, so that the recovery did not start it. Start it "
+            "yourself, or excuse it in `stack.without`.",
+            ", ".join(down),
+        )
     others = [name for name in stack.services if name not in needed]
     seen = [f"{n} {second[n].state if n in second else 'unknown'}" for n in others]
     seen += [f"{service.name} {service.state}, not in lifeboat.yaml" for service in unlisted]
@@ -66,14 +73,8 @@ def _require_running(statuses, needed: Collection[str]) -> None:
         raise Failed("; ".join(down))
 
 
-def _require_started(unlisted: Collection[ServiceStatus]) -> None:
-    """On a rebuilt server a service that lifeboat.yaml does not know is missing in silence."""
-    down = [s.name for s in unlisted if s.state is not ServiceState.RUNNING]
-    if down:
-        raise Failed(
-            f"{', '.join(down)} not running: not in lifeboat.yaml, so that the recovery did not "
-            "start it; start it yourself, or excuse it in `stack.without`"
-        )
+def _not_started(unlisted: Collection[ServiceStatus]) -> list[str]:
+    return [s.name for s in unlisted if s.state is not ServiceState.RUNNING]
 
 
 def health_endpoints(context: Context) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 
 from lifeboat.core import data_loss
 from lifeboat.core import incident as core
-from lifeboat.core.errors import NoLongerNeeded, Withdrawn
+from lifeboat.core.errors import NoLongerNeeded
 from lifeboat.core.incident import Event, EventKind, Incident
 from lifeboat.core.timeline import Outcome, Phase, RunRecord, phase_seconds
 from lifeboat.settings import Settings
@@ -38,7 +38,7 @@ _TITLES = {
     "bucket": "the bucket with the backups was damaged",
 }
 
-_WELL_AGAIN = (Withdrawn.__name__, NoLongerNeeded.__name__)
+_WELL_AGAIN = NoLongerNeeded.__name__
 
 when_told: list[Callable[[Settings, Incident, Event], None]] = []
 """What tells people, after a line was written; called in the incident's thread."""
@@ -179,7 +179,9 @@ class Companion:
         elif "rejected_by" not in record.facts:
             # Also one that was approved, and did not hold any more by then.
             told = f"The plan was not carried out: {error}"
-            well = record.facts.get("not_approved") in _WELL_AGAIN
+            # A person who takes the plan back may want to act otherwise: that is not well yet.
+            taken_back = bool(record.facts.get("well_again"))
+            well = taken_back or record.facts.get("not_approved") == _WELL_AGAIN
             more = {"well_again": True} if well and not self._opened else {}
             self._add(EventKind.DECIDED, at, told, approved=False, reason=error, **more)
             if well and self._nobody_took_it_up():

@@ -159,6 +159,16 @@ def test_an_image_whose_root_device_is_told_is_not_asked_for(aws: Any) -> None:
     assert [disk["DeviceName"] for disk in instance["BlockDeviceMappings"]] == ["/dev/xvda"]
 
 
+def test_a_key_that_may_not_look_at_images_makes_a_machine_all_the_same(aws: Any, caplog) -> None:
+    """As one does whose policy is from before that was asked."""
+    made = hosts(settings_for(aws))
+    fail_at(made, "DescribeImages", refusal("UnauthorizedOperation", "DescribeImages"))
+    made.make("#cloud-config\n{}")
+    [instance] = instances(aws)
+    assert [disk["DeviceName"] for disk in instance["BlockDeviceMappings"]] == ["/dev/xvda"]
+    assert "Its root device is taken to be /dev/xvda" in caplog.text
+
+
 def test_with_an_image_that_is_not_there_nothing_is_made(aws: Any) -> None:
     made = hosts(settings_for(aws, image="ami-0123456789abcdef0"))
     with pytest.raises(PermanentError, match="Looking at the image ami-0123456789abcdef0"):

@@ -70,12 +70,15 @@ def ui(
 
 
 @pytest.fixture
-def lost_models(site: Site) -> dict[str, bytes]:
-    """Models as they were before some of them were lost."""
+def lost_models(site: Site) -> Iterator[dict[str, bytes]]:
+    """Models as they were before some of them were lost; whatever happens, all are back then."""
     whole = {path.name: path.read_bytes() for path in site.models.iterdir()}
     faults.break_site(site, "delete-models")
     assert contents(site.models) != {n: hashlib.sha256(c).hexdigest() for n, c in whole.items()}
-    return whole
+    yield whole
+    for name, content in whole.items():
+        if not (site.models / name).exists():
+            (site.models / name).write_bytes(content)
 
 
 def contents(root: Path) -> dict[str, str]:

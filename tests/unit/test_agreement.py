@@ -101,7 +101,7 @@ def settings(tmp_path):
 def agree(settings, tmp_path, monkeypatch: pytest.MonkeyPatch):
     """Agree to PLAN while the lock is held; `meanwhile` is what happens until the approval."""
 
-    def run(meanwhile=lambda: None, *, again=lambda: Found(PLAN), later: float = 0.0):
+    def run(meanwhile=lambda: None, *, again=lambda: Found(PLAN), later: float = 0.0, **more):
         def approve(*_, waiting) -> None:
             with waiting():
                 meanwhile()
@@ -114,7 +114,7 @@ def agree(settings, tmp_path, monkeypatch: pytest.MonkeyPatch):
             locks.recovery_lock(settings, run="recover-files"),
             recorded("recover-files", platform="cad", directory=runs),
         ):
-            return agreement.agree(Found(PLAN), None, settings, again=again)
+            return agreement.agree(Found(PLAN), None, settings, again=again, **more)
 
     return run
 
@@ -202,6 +202,18 @@ def test_a_recovery_that_is_at_work_when_it_is_approved_wins(agree, settings, mo
 
 def _impatient(let_go):
     return lambda: let_go(wait_seconds=0.1)
+
+
+def test_no_backup_begins_while_a_plan_waits_that_none_may_overtake(agree, settings) -> None:
+    def back_up() -> None:
+        with (
+            pytest.raises(LockBusy),
+            locks.backup_lock(settings, Asset.FILES, run="backup-files"),
+        ):
+            pytest.fail("it began")
+
+    elsewhere = copy_context()
+    agree(lambda: elsewhere.run(back_up), holding=True)
 
 
 def test_backups_go_on_while_a_plan_waits_and_stand_aside_again_after_that(agree, settings) -> None:

@@ -76,3 +76,13 @@ def test_where_the_database_can_not_be_asked_all_of_it_stays(settings, monkeypat
 
     monkeypatch.setattr(integrity, "referred_files", refuse)
     assert integrity.without_changes(settings, damage(settings)) == damage(settings)
+
+
+def test_a_known_loss_that_was_uploaded_again_is_whole(settings, monkeypatch) -> None:
+    rows = (known("saved.dwg", NEW), known("flipped.dwg", NEW), known("gone.dwg", NEW))
+    monkeypatch.setattr(integrity, "referred_files", lambda _: rows)
+    lost = frozenset({"saved.dwg", "gone.dwg"})
+    monkeypatch.setattr(integrity, "known_losses", lambda _: lost)
+    found = integrity.read_referred(settings)
+    assert found.whole == {"saved.dwg"}
+    assert found.bad == ("flipped.dwg",), "what is known to be lost is no news"

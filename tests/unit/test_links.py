@@ -87,6 +87,16 @@ def test_a_link_is_no_backup_of_what_it_points_to(settings: Settings) -> None:
         assert "Name in lifeboat.yaml what it points to" in str(refused.value)
 
 
+def test_a_link_among_the_configuration_is_told_and_the_rest_is_backed_up(
+    settings: Settings, caplog
+) -> None:
+    file = settings.directory / "lifeboat.yaml"
+    file.rename(settings.directory / "real")
+    file.symlink_to(settings.directory / "real")
+    assert trees.gather_facts(settings, Asset.CONFIG).directories["lifeboat.yaml"].files == 1
+    assert "lifeboat.yaml is a symbolic link" in caplog.text
+
+
 @pytest.mark.parametrize("name", ["models", "postgres", "lifeboat.yaml"])
 def test_the_check_of_the_settings_names_each_link(settings: Settings, name: str) -> None:
     """Of the data directory too: a recovery would refuse to put anything in its place."""

@@ -334,3 +334,11 @@ def test_a_point_from_the_future_is_no_measure_of_others() -> None:
 )
 def test_sizes_as_people_say_them(size, words) -> None:
     assert size_in_words(int(size)) == words
+
+
+def test_where_all_is_from_the_future_it_is_this_clock_that_is_wrong() -> None:
+    """A machine that boots months back must be able to recover its database from its own copy."""
+    points = point(0), point(30, **REWRITTEN), point(0, asset=Asset.MODELS)
+    judged = judge(points, policy=POLICY, now=NOON - timedelta(days=60))
+    assert [bool(p.suspicion) for p in judged] == [False, True, False]
+    assert "still to come" not in judged[1].suspicion
