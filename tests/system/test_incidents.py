@@ -106,23 +106,32 @@ def test_a_rejection_is_on_record_and_leaves_it_open(host) -> None:
     assert found.events[-1].data == {"approved": False, "reason": "wrong platform"}
 
 
-@pytest.mark.parametrize("reason", [Withdrawn, NoLongerNeeded])
-def test_what_became_well_before_anybody_approved_is_closed(host, reason) -> None:
+@pytest.mark.parametrize(
+    ("reason", "by_the_watch", "is_well"),
+    [(Withdrawn, True, True), (Withdrawn, False, False), (NoLongerNeeded, False, True)],
+)
+def test_what_became_well_before_anybody_approved_is_closed(
+    host, reason, by_the_watch: bool, is_well: bool
+) -> None:
+    """A person who takes a plan back may want to act otherwise: that is no word of its health."""
     with pytest.raises(reason), recovery.recovery(host.settings, "recover-files") as run:
         run.tell(
             "planned", symptoms="x", target="newest", expected_loss="none", expected_seconds=None
         )
+        if by_the_watch:
+            run.fact(well_again=True)
         raise reason("it came back to health by itself")
     [found] = incidents.list_incidents(host.settings)
-    assert found.state is State.CLOSED
-    assert kinds(found) == ["opened", "detected", "planned", "decided", "closed"]
+    assert found.state is (State.CLOSED if is_well else State.OPEN)
+    closed = ["closed"] if is_well else []
+    assert kinds(found) == ["opened", "detected", "planned", "decided", *closed]
 
 
 def test_trouble_that_comes_back_and_was_none_leaves_the_incident_recovered(host) -> None:
     with a_recovery(host.settings):
         pass
-    with pytest.raises(Withdrawn), a_recovery(host.settings):
-        raise Withdrawn("it came back to health by itself")
+    with pytest.raises(NoLongerNeeded), a_recovery(host.settings):
+        raise NoLongerNeeded("it came back to health by itself")
     [found] = incidents.list_incidents(host.settings)
     assert found.state is State.RECOVERED
     joined = next(event for event in found.events if event.kind is EventKind.JOINED)

@@ -41,9 +41,11 @@ def text(host) -> str:
 
 
 def commands_in(text: str) -> set[str]:
-    """Every command that the plan tells to type: in a block, or between backticks."""
+    """Every command of ours that the plan tells to type: in a block, or between backticks."""
     blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
-    typed = [line for block in blocks for line in block.splitlines()]
+    lines = [line for block in blocks for line in block.splitlines()]
+    # Those before them are the shell's own, which make ours be found.
+    typed = [line for line in lines if not line.startswith(("cd ", ". ", "set -a;"))]
     inline = re.findall(r"`(lifeboat [^`]+)`", text)
     return {line.partition("   #")[0].strip() for line in (*typed, *inline)}
 
