@@ -4,8 +4,7 @@ from lifeboat.core.requests import Backup
 from lifeboat.settings import load_settings
 from tasks import backup
 from tasks.orchestration import procedure
-from tasks.prefect_server import runs
-from tasks.wal import wal_shipping
+from tasks.wal import wal_hurry, wal_shipping
 
 
 @procedure("ship-wal")
@@ -29,5 +28,5 @@ def ship_wal(request: Backup = Backup()) -> wal_shipping.Shipment:
     settings = load_settings(request.config or None)
     with backup.backup_run(settings, "wal", procedure="ship-wal"):
         shipment = wal_shipping.ship(settings)
-        runs.hurry_base_copy(settings)
+        wal_hurry.hurry_base_copy(settings)
     return shipment

@@ -83,7 +83,10 @@ def gather_facts(settings: Settings, asset: Asset) -> Facts:
 
 
 def _present(settings: Settings, asset: Asset) -> Mapping[str, Path]:
-    """What is to be backed up. Raises PreconditionError if any of it is missing or a link."""
+    """What is to be backed up. Raises PreconditionError if any of it is missing or a link.
+
+    A link among the configuration is only told: `lifeboat check` and the restore test fail for it.
+    """
     found = directories_of(settings, asset)
     for path in found.values():
         if not path.exists():

@@ -38,8 +38,6 @@ _TITLES = {
     "bucket": "the bucket with the backups was damaged",
 }
 
-_WELL_AGAIN = NoLongerNeeded.__name__
-
 when_told: list[Callable[[Settings, Incident, Event], None]] = []
 """What tells people, after a line was written; called in the incident's thread."""
 
@@ -181,7 +179,7 @@ class Companion:
             told = f"The plan was not carried out: {error}"
             # A person who takes the plan back may want to act otherwise: that is not well yet.
             taken_back = bool(record.facts.get("well_again"))
-            well = taken_back or record.facts.get("not_approved") == _WELL_AGAIN
+            well = taken_back or record.facts.get("not_approved") == NoLongerNeeded.__name__
             more = {"well_again": True} if well and not self._opened else {}
             self._add(EventKind.DECIDED, at, told, approved=False, reason=error, **more)
             if well and self._nobody_took_it_up():

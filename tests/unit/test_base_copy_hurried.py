@@ -10,7 +10,7 @@ import pytest
 from lifeboat.core.errors import TransientError
 from tasks import clock
 from tasks.prefect_server import runs
-from tasks.wal import wal_continuity
+from tasks.wal import wal_continuity, wal_hurry
 
 SETTINGS = SimpleNamespace(platform="cad")
 NIGHT = datetime(2026, 1, 31, 3, 14, tzinfo=timezone.utc)
@@ -34,7 +34,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, str]]:
 def test_it_is_asked_for_once_in_a_quarter_of_an_hour(started, monkeypatch) -> None:
     for minute in (0, 1, 15):
         monkeypatch.setattr(clock, "now", lambda minute=minute: NIGHT + timedelta(minutes=minute))
-        runs.hurry_base_copy(SETTINGS)
+        wal_hurry.hurry_base_copy(SETTINGS)
     assert {(platform, procedure) for platform, procedure, _ in started} == {
         ("cad", "backup-database")
     }
@@ -45,10 +45,10 @@ def test_it_is_asked_for_once_in_a_quarter_of_an_hour(started, monkeypatch) -> N
 
 def test_without_a_hole_or_a_server_nothing_is_started(started, monkeypatch) -> None:
     monkeypatch.setattr(runs, "there_is_a_server", lambda: False)
-    runs.hurry_base_copy(SETTINGS)
+    wal_hurry.hurry_base_copy(SETTINGS)
     monkeypatch.setattr(runs, "there_is_a_server", lambda: True)
     monkeypatch.setattr(wal_continuity, "base_is_due_because", lambda _: None)
-    runs.hurry_base_copy(SETTINGS)
+    wal_hurry.hurry_base_copy(SETTINGS)
     assert started == []
 
 
@@ -57,5 +57,5 @@ def test_a_server_that_takes_no_run_stops_no_wal(started, monkeypatch, caplog) -
         raise TransientError("the server does not take it")
 
     monkeypatch.setattr(runs, "start", refuse)
-    runs.hurry_base_copy(SETTINGS)
+    wal_hurry.hurry_base_copy(SETTINGS)
     assert "was not asked for: the server does not take it" in caplog.text
