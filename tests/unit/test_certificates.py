@@ -16,6 +16,7 @@ from lifeboat.core.points import Asset, DirectoryFacts, Facts
 from lifeboat.settings import Settings, load_settings
 from lifeboat.tools.certificates import end_of
 from tasks import certificates
+from tests.unit.smallest_settings import SMALLEST
 
 NOW = datetime(2026, 1, 31, 3, 15, tzinfo=timezone.utc)
 KEY = ec.generate_private_key(ec.SECP256R1())
@@ -103,23 +104,12 @@ def test_a_damaged_one_is_told(tmp_path: Path, content: bytes) -> None:
 
 # --- what counts of a configuration -----------------------------------------------------------
 
-YAML = """\
-platform: cad-test
-environment: staging
-stack: {kind: process, supervisor_config: supervisord.conf, critical_services: [postgres]}
-database: {service: postgres, name: cad, data_directory: data/postgres}
-files: {directories: {drawings: data/files}}
-models: {directories: {models: data/models}}
-config: {paths: [lifeboat.yaml]}
-vault: {local: backups, s3: {bucket: some-bucket}}
-"""
-
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     file = tmp_path / "site" / "lifeboat.yaml"
     file.parent.mkdir()
-    file.write_text(YAML)
+    file.write_text(SMALLEST)
     return load_settings(file)
 
 

@@ -12,23 +12,14 @@ from lifeboat.core.references import Referred
 from lifeboat.settings import Settings, load_settings
 from tasks import integrity
 from tasks.repair import Damage
+from tests.unit.smallest_settings import SMALLEST
 
-YAML = """\
-platform: cad-test
-environment: staging
-stack: {kind: process, supervisor_config: x.conf, critical_services: [postgres]}
-database: {service: postgres, name: cad, data_directory: data/postgres}
-files: {directories: {drawings: data/files}}
-models: {directories: {models: data/models}}
-config: {paths: [lifeboat.yaml]}
-vault: {local: backups, s3: {bucket: vault}}
-"""
 NEW = b"as the user saved it at 03:10"
 
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    (tmp_path / "lifeboat.yaml").write_text(YAML)
+    (tmp_path / "lifeboat.yaml").write_text(SMALLEST)
     files = tmp_path / "data/files"
     files.mkdir(parents=True)
     (files / "saved.dwg").write_bytes(NEW)

@@ -18,19 +18,15 @@ from tasks import database, places
 from tasks.checks import data_integrity
 from tasks.checks.context import Context, Failed
 from tasks.questions.database import compare_rows
+from tests.unit.smallest_settings import SMALLEST
 
-YAML = """\
-platform: cad-test
-environment: staging
-stack: {kind: process, supervisor_config: supervisord.conf, critical_services: [postgres]}
-database: {service: postgres, name: cad, data_directory: data/postgres}
-files: {directories: {drawings: data/files}}
-models: {directories: {models: data/models}}
-config: {paths: [lifeboat.yaml]}
-vault: {local: backups, s3: {bucket: some-bucket}}
+YAML = (
+    SMALLEST
+    + """\
 suspicion: {except_tables: [public.sessions, "*.queue_*", public.dropped]}
 checks: {tables_complete: {tables: {sessions: {at_least: 1}}}}
 """
+)
 NOW = datetime(2026, 1, 31, 3, 15, tzinfo=timezone.utc)
 POINT = "database-20260131T031500Z"
 BASE = DatabaseFacts(

@@ -19,17 +19,8 @@ from lifeboat.tools import lives
 from tasks import journals, leftovers, locks, places
 from tasks.journals import Fate
 from tasks.record import recorded
+from tests.unit.smallest_settings import SMALLEST
 
-YAML = """\
-platform: cad-test
-environment: staging
-stack: {kind: process, supervisor_config: x.conf, critical_services: [postgres]}
-database: {service: postgres, name: cad, data_directory: data/postgres}
-files: {directories: {drawings: data/files}}
-models: {directories: {models: data/models}}
-config: {paths: [lifeboat.yaml]}
-vault: {local: backups, s3: {endpoint: "http://127.0.0.1:9", bucket: lifeboat-vault}}
-"""
 POINT = "database-20260131T031500Z"
 
 
@@ -43,7 +34,7 @@ def _no_bucket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    (tmp_path / "lifeboat.yaml").write_text(YAML)
+    (tmp_path / "lifeboat.yaml").write_text(SMALLEST)
     (tmp_path / "data/postgres").mkdir(parents=True)
     return load_settings(tmp_path / "lifeboat.yaml")
 

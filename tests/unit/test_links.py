@@ -17,25 +17,16 @@ from lifeboat.tools.restic.errors import NotADirectory
 from tasks import new_host, places, preflight, repair, trees
 from tasks.questions import directories
 from tasks.repair import Source
+from tests.unit.smallest_settings import SMALLEST
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=timezone.utc)
-YAML = """\
-platform: cad-test
-environment: staging
-stack: {kind: process, supervisor_config: x.conf, critical_services: [postgres]}
-database: {service: postgres, name: cad, data_directory: data/postgres}
-files: {directories: {drawings: data/files}}
-models: {directories: {models: data/models}}
-config: {paths: [lifeboat.yaml]}
-vault: {local: backups, s3: {bucket: lifeboat-vault}}
-"""
 CONTENT = b"weights"
 
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     """A platform whose models lie on a disk of their own; nothing is a link yet."""
-    (tmp_path / "lifeboat.yaml").write_text(YAML)
+    (tmp_path / "lifeboat.yaml").write_text(SMALLEST)
     for name in ("postgres", "files"):
         (tmp_path / "data" / name).mkdir(parents=True)
         (tmp_path / "data" / name / "some").write_bytes(CONTENT)

@@ -11,18 +11,9 @@ from lifeboat.core.points import Asset, RecoveryPoint, Tier, choose_point, point
 from lifeboat.core.sets import candidates
 from lifeboat.settings import Settings, load_settings
 from tasks import catalogue, clock, database, marks, repair, settings_in_vault
+from tests.unit.smallest_settings import SMALLEST
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=timezone.utc)
-YAML = """\
-platform: cad-test
-environment: staging
-stack: {kind: process, supervisor_config: x.conf, critical_services: [postgres]}
-database: {service: postgres, name: cad, data_directory: data/postgres}
-files: {directories: {drawings: data/files}}
-models: {directories: {models: data/models}}
-config: {paths: [lifeboat.yaml]}
-vault: {local: backups, s3: {endpoint: "http://127.0.0.1:9", bucket: lifeboat-vault}}
-"""
 
 
 def point(asset: Asset, hours: float, *tiers: Tier, place: str = "x") -> RecoveryPoint:
@@ -38,7 +29,7 @@ def point(asset: Asset, hours: float, *tiers: Tier, place: str = "x") -> Recover
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    (tmp_path / "lifeboat.yaml").write_text(YAML)
+    (tmp_path / "lifeboat.yaml").write_text(SMALLEST)
     return load_settings(tmp_path / "lifeboat.yaml")
 
 

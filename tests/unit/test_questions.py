@@ -13,17 +13,8 @@ from lifeboat.core.errors import VerificationFailed
 from lifeboat.core.points import Asset, DirectoryFacts, Facts
 from lifeboat.settings import Settings, load_settings
 from tasks.questions import directories
+from tests.unit.smallest_settings import SMALLEST
 
-YAML = """\
-platform: cad-test
-environment: staging
-stack: {kind: process, supervisor_config: supervisord.conf, critical_services: [postgres]}
-database: {service: postgres, name: cad, data_directory: data/postgres}
-files: {directories: {drawings: data/files}}
-models: {directories: {models: data/models}}
-config: {paths: [lifeboat.yaml]}
-vault: {local: backups, s3: {bucket: some-bucket}}
-"""
 CANARY = "canary-4711"
 PEM = """\
 -----BEGIN CERTIFICATE-----
@@ -36,7 +27,7 @@ MAwCAQEEBwECAwQFBgc=
 def settings(tmp_path: Path) -> Settings:
     file = tmp_path / "live" / "lifeboat.yaml"
     file.parent.mkdir()
-    file.write_text(YAML)
+    file.write_text(SMALLEST)
     return load_settings(file)
 
 
@@ -45,7 +36,7 @@ def place(tmp_path: Path) -> Path:
     """A restored configuration: `lifeboat.yaml` and a directory."""
     place = tmp_path / "restored"
     (place / "config").mkdir(parents=True)
-    (place / "lifeboat.yaml").write_text(YAML)
+    (place / "lifeboat.yaml").write_text(SMALLEST)
     return place
 
 
@@ -205,7 +196,7 @@ def test_what_has_not_its_form_is_named_and_its_content_is_not(
         (None, "lifeboat.yaml is not in it"),
         ("", "lifeboat.yaml is empty"),
         ("platform: [", "lifeboat.yaml can't be parsed"),
-        (YAML.replace("platform:", "platfrom:"), "lifeboat.yaml is not valid"),
+        (SMALLEST.replace("platform:", "platfrom:"), "lifeboat.yaml is not valid"),
     ],
 )
 def test_lifeboat_yaml_must_be_settings(settings, place: Path, text, said: str) -> None:

@@ -16,21 +16,12 @@ from lifeboat.settings import Settings, load_settings
 from lifeboat.tools.restic import Health, Repository, Snapshot
 from tasks import clock, locks, marks, places
 from tasks.repository_health import check_repository
+from tests.unit.smallest_settings import SMALLEST
 
 NOW = datetime(2026, 6, 1, 3, tzinfo=timezone.utc)
 PACK, OTHER = "a" * 64, "b" * 64
 WHOLE = Health(seconds=1.0)
 BROKEN = Health(problems=f"pack {PACK} contains 2 errors", damaged_packs=(PACK,))
-YAML = """\
-platform: cad-test
-environment: staging
-stack: {kind: process, supervisor_config: supervisord.conf, critical_services: [postgres]}
-database: {service: postgres, name: cad, data_directory: data/postgres}
-files: {directories: {drawings: data/files}}
-models: {directories: {models: data/models}}
-config: {paths: [lifeboat.yaml]}
-vault: {local: backups, s3: {bucket: some-bucket}}
-"""
 
 
 @dataclass
@@ -44,7 +35,7 @@ class Asked:
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    (tmp_path / "lifeboat.yaml").write_text(YAML)
+    (tmp_path / "lifeboat.yaml").write_text(SMALLEST)
     monkeypatch.setattr(locks, "stand_aside", lambda settings, doing: None)
     return load_settings(tmp_path / "lifeboat.yaml")
 

@@ -12,24 +12,15 @@ from lifeboat.core.points import Asset, DirectoryFacts, Facts, RecoveryPoint, Ti
 from lifeboat.settings import Settings, load_settings
 from tasks import catalogue, clock, marks, trees
 from tasks.record import Run, recorded
+from tests.unit.smallest_settings import SMALLEST
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=timezone.utc)
 BOTH = (Tier.LOCAL, Tier.S3)
-YAML = """\
-platform: cad-test
-environment: staging
-stack: {kind: process, supervisor_config: x.conf, critical_services: [postgres]}
-database: {service: postgres, name: cad, data_directory: data/postgres}
-files: {directories: {drawings: data/files}}
-models: {directories: {models: data/models}}
-config: {paths: [lifeboat.yaml]}
-vault: {local: backups, s3: {endpoint: "http://127.0.0.1:9", bucket: lifeboat-vault}}
-"""
 
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    (tmp_path / "lifeboat.yaml").write_text(YAML)
+    (tmp_path / "lifeboat.yaml").write_text(SMALLEST)
     return load_settings(tmp_path / "lifeboat.yaml")
 
 

@@ -18,20 +18,11 @@ from lifeboat.settings import Settings, load_settings
 from lifeboat.tools import postgres, s3, seal
 from tasks import catalogue, clock, marks, places, vault
 from tasks.wal import wal_continuity, wal_shipping, wal_witness
+from tests.unit.smallest_settings import SMALLEST
 
 SYSTEM = "7412345678901234567"
 SIZE = 16 << 20
 NOON = datetime(2026, 11, 24, 12, tzinfo=timezone.utc)
-YAML = """\
-platform: cad-test
-environment: staging
-stack: {kind: process, supervisor_config: supervisord.conf, critical_services: [postgres]}
-database: {service: postgres, name: cad, data_directory: data/postgres}
-files: {directories: {drawings: data/files}}
-models: {directories: {models: data/models}}
-config: {paths: [lifeboat.yaml]}
-vault: {local: backups, s3: {bucket: vault}}
-"""
 
 
 @dataclass
@@ -112,7 +103,7 @@ def segment(number: int, timeline: int = 1) -> str:
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.setenv("LIFEBOAT_DATABASE_PASSWORD", "x")
-    (tmp_path / "lifeboat.yaml").write_text(YAML)
+    (tmp_path / "lifeboat.yaml").write_text(SMALLEST)
     return load_settings(tmp_path / "lifeboat.yaml")
 
 
