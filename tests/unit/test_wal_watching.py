@@ -13,7 +13,7 @@ from lifeboat.tools import postgres, process
 from tasks.wal import wal_health, wal_receiver
 from tasks.wal.wal_health import ReceiverState
 from tasks.wal.wal_receiver import PATIENCE_SECONDS, Vigil
-from tests.unit.test_wal_shipping import YAML
+from tests.unit.smallest_settings import SMALLEST
 
 MB = 1 << 20
 
@@ -69,7 +69,7 @@ def test_one_whose_connection_is_gone_hangs() -> None:
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.setenv("LIFEBOAT_DATABASE_PASSWORD", "x")
-    (tmp_path / "lifeboat.yaml").write_text(YAML)
+    (tmp_path / "lifeboat.yaml").write_text(SMALLEST)
     return load_settings(tmp_path / "lifeboat.yaml")
 
 
