@@ -248,7 +248,7 @@ def parts(root: Orchestrator) -> dict[str, list[psutil.Process]]:
     """Processes by what they are. Raises RuntimeError if there is no server: 0 would be a lie."""
     by_part: dict[str, list[psutil.Process]] = {"server": [], "database": [], "workers": []}
     for supervisor in processes.processes_of(root.directory):
-        if any(word.endswith("supervisord.conf") for word in supervisor.cmdline()):
+        if any(word.endswith("supervisord.conf") for word in _command_of(supervisor)):
             for member in supervisor.children(recursive=True):
                 with contextlib.suppress(psutil.Error):
                     is_database = "postgres" in member.name()
@@ -265,6 +265,13 @@ def cpu_of(root: Orchestrator) -> dict[str, float]:
         name: sum(sum(_asked(member, "cpu_times", (0, 0, 0, 0))[:4]) for member in members)
         for name, members in parts(root).items()
     }
+
+
+def _command_of(member: psutil.Process) -> list[str]:
+    try:
+        return member.cmdline()
+    except psutil.Error:  # a session of the database that has ended since
+        return []
 
 
 def _asked(member: psutil.Process, what: str, otherwise: Any) -> Any:
