@@ -5,8 +5,9 @@ Run it as `python -m bench.fifty_platforms --platforms 50 --minutes 6`.
 All schedules of prefect.yaml are applied once for each platform. What runs every minute or every
 five does so here too; of what runs less often one run is due within the measured minutes, in the
 same minute for all platforms, as at midnight on the first of a month. Two workers for each platform
-ask as often as real ones and carry each run out by Prefect's own engine, in this process instead of
-in one of its own for each run: the processes would be on fifty other hosts. The steps are sleeps.
+listen and ask as real ones do, and carry each run out by Prefect's own engine, in this process
+instead of in one of its own for each run: the processes would be on fifty other hosts. The steps
+are sleeps.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import statistics
 import tempfile
 import time
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
@@ -38,8 +40,8 @@ from staging import processes
 from staging.orchestrator import Orchestrator
 from tasks.prefect_server.deployment import DECLARATION
 
-POOLS = ("lifeboat-backups", "lifeboat-recoveries")
-QUERY_SECONDS = 2.0
+POOLS = {"lifeboat-backups": 2.0, "lifeboat-recoveries": 0.5}
+"""How many seconds a worker of each waits between two questions, while it hears nothing."""
 PREFETCH_SECONDS = 10.0
 HEARTBEAT_SECONDS = 30.0
 APPLIED_AT_ONCE = 6
@@ -100,8 +102,21 @@ def _with_channel(platform: str) -> Any:
     return platform_settings(platform, "json://127.0.0.1:9/hook")
 
 
+@contextlib.contextmanager
+def _told_of_trouble(platform: str) -> Iterator[None]:
+    """A server that has no time for a question is no reason to stop asking."""
+    from prefect.exceptions import PrefectHTTPStatusError
+
+    try:
+        yield
+    except (PrefectHTTPStatusError, httpx.TransportError) as error:
+        logging.getLogger("bench").warning("%s: %r", platform, error)
+
+
 class Worker:
     """One platform's worker at one pool, as a coroutine."""
+
+    listens = True  # else it asks all the time
 
     def __init__(self, client: Any, pool: str, platform: str, names: dict[Any, str]) -> None:
         self._client, self._pool, self._platform = client, pool, platform
@@ -117,34 +132,42 @@ class Worker:
         return {"seconds": SECONDS.get(name, 2.0), "steps": 5 if name in SECONDS else 1}
 
     async def work(self, until: float) -> None:
-        from prefect.exceptions import PrefectHTTPStatusError
+        from tasks.prefect_server.announcements import Announcements
 
+        announcements = Announcements(self._platform, self._ask)
+        tasks = [asyncio.create_task(announcements.listen())] if self.listens else []
         told_at = 0.0
         while time.monotonic() < until:
             begun = time.monotonic()
-            try:
-                if begun - told_at > HEARTBEAT_SECONDS:
-                    await self._client.send_worker_heartbeat(
-                        self._pool, f"{self._platform}-{self._pool}", HEARTBEAT_SECONDS
-                    )
-                    told_at = begun
-                due = await self._client.get_scheduled_flow_runs_for_work_pool(
-                    self._pool,
-                    work_queue_names=[self._platform],
-                    scheduled_before=datetime.now(timezone.utc)
-                    + timedelta(seconds=PREFETCH_SECONDS),
-                )
-            except (PrefectHTTPStatusError, httpx.TransportError) as error:
-                logging.getLogger("bench").warning("%s: %r", self._platform, error)
-                due = []
-            for answer in due:
-                run = answer.flow_run
-                if run.id not in self._running:
-                    self._running[run.id] = asyncio.create_task(self._carry_out(run))
-            await asyncio.sleep(max(0.0, QUERY_SECONDS - (time.monotonic() - begun)))
-        for task in self._running.values():
+            if begun - told_at > HEARTBEAT_SECONDS:
+                await self._tell_that_it_lives()
+                told_at = begun
+            if announcements.is_time_to_ask:
+                await self._ask()
+            await asyncio.sleep(max(0.0, POOLS[self._pool] - (time.monotonic() - begun)))
+        tasks += self._running.values()
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._running.values(), return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _tell_that_it_lives(self) -> None:
+        with _told_of_trouble(self._platform):
+            await self._client.send_worker_heartbeat(
+                self._pool, f"{self._platform}-{self._pool}", HEARTBEAT_SECONDS
+            )
+
+    async def _ask(self) -> None:
+        due: list[Any] = []
+        with _told_of_trouble(self._platform):
+            due = await self._client.get_scheduled_flow_runs_for_work_pool(
+                self._pool,
+                work_queue_names=[self._platform],
+                scheduled_before=datetime.now(timezone.utc) + timedelta(seconds=PREFETCH_SECONDS),
+            )
+        for answer in due:
+            run = answer.flow_run
+            if run.id not in self._running:
+                self._running[run.id] = asyncio.create_task(self._carry_out(run))
 
     async def _carry_out(self, run: Any) -> None:
         """As a worker: claim it, look it up once more, then hand it to the engine."""
@@ -330,9 +353,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.fifty_platforms", description=__doc__)
     parser.add_argument("--platforms", type=int, default=50)
     parser.add_argument("--minutes", type=int, default=6)
-    parser.add_argument("--query-seconds", type=float, default=QUERY_SECONDS)
     arguments = parser.parse_args()
-    globals()["QUERY_SECONDS"] = arguments.query_seconds
     platforms = [f"platform-{number:02d}" for number in range(1, arguments.platforms + 1)]
     with tempfile.TemporaryDirectory(prefix="lifeboat-bench-") as directory:
         made = Orchestrator(Path(directory) / "prefect", platform=platforms[0], environment={})

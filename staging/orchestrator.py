@@ -138,6 +138,9 @@ class Orchestrator:
             "PREFECT_SERVER_EVENTS_EXPIRED_BUCKET_BUFFER": "P30D",
             # Runs are never removed by themselves.
             "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+            # The server lists all time zones for each schedule that it reads: from the package
+            # tzdata that is one file, from the system's directory thousands.
+            "PYTHONTZPATH": "",
             # The page asks port 4200 otherwise.
             "PREFECT_SERVER_UI_API_URL": f"{server}/api",
             "PREFECT_UI_URL": server,

@@ -26,6 +26,7 @@ from prefect.settings import get_current_settings
 from prefect.workers.process import ProcessJobConfiguration, ProcessWorker, ProcessWorkerResult
 
 from tasks.prefect_server import absence
+from tasks.prefect_server.announcements import Announcements
 from tasks.prefect_server.warm_run import READY
 
 if TYPE_CHECKING:
@@ -144,6 +145,8 @@ class WarmWorker(ProcessWorker):
         self.busy = 0
         self._waiting: WarmProcess | None = None
         self._one_at_a_time = anyio.Lock()
+        [queue] = self._work_queues
+        self._announcements = Announcements(queue, self._ask)
 
     async def hand_over(self, environment: dict[str, str], directory: Path) -> anyio.abc.Process:
         """Make a waiting process the run's, and have the next one get ready meanwhile.
@@ -216,6 +219,9 @@ class WarmWorker(ProcessWorker):
         )
 
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
+        return await self._ask() if self._announcements.is_time_to_ask else []
+
+    async def _ask(self) -> list[FlowRun]:
         # A worker that is ending takes nothing new.
         return [] if self.draining else await super().get_and_submit_flow_runs()
 
@@ -232,6 +238,7 @@ class WarmWorker(ProcessWorker):
         try:
             async with anyio.create_task_group() as group:
                 group.start_soon(self.start)
+                group.start_soon(self._announcements.listen)
                 await told.wait()
                 self.draining = True
                 log.info("Ending: %d runs are still going.", self.busy)

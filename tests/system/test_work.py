@@ -33,7 +33,9 @@ def working(
         "PREFECT_HOME": str(directory / "home"),
         "PYTHONPATH": str(ROOT),
     }
-    words = ["--pool", pool, "--work-queue", QUEUE, "--name", pool, "--poll-seconds", "0.5"]
+    words = ["--pool", pool, "--work-queue", QUEUE, "--name", pool]
+    if "--poll-seconds" not in more:
+        words += ["--poll-seconds", "0.5"]
     with (directory / f"{pool}.log").open("wb") as log:
         child = subprocess.Popen(
             [Path(sys.executable).with_name("lifeboat"), "work", *words, *more],
@@ -110,6 +112,20 @@ def test_two_pools_each_run_in_a_process_of_its_own(ui, press, prefect_server, t
         assert parents == {("warm-one", one.pid), ("warm-two", two.pid)}
         ui.until_logged(started[0], "lingering")
         assert ui.run(anothers)["state"]["type"] == "SCHEDULED", "the host of another platform's"
+
+
+def test_a_run_begins_when_it_is_pressed_and_not_when_the_worker_asks_next(
+    ui, press, prefect_server, tmp_path
+) -> None:
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    with working(prefect_server, "warm-one", tmp_path, "--poll-seconds", "600"):
+        # What was due before it listened; nor is anything told to the other queue's host.
+        ui.until_it_ends_as(press("warm-one", runs), "Completed")
+        anothers = press("warm-one", runs, queue="another-platform")
+        for _ in range(2):
+            ui.until_it_ends_as(press("warm-one", runs), "Completed")
+        assert ui.run(anothers)["state"]["type"] == "SCHEDULED"
 
 
 def test_a_killed_run_is_crashed_and_the_next_one_runs(ui, press, prefect_server, tmp_path) -> None:
