@@ -180,7 +180,10 @@ def work(
     pool: Annotated[str, typer.Option(help="Work pool.")],
     work_queue: Annotated[str, typer.Option(help="Work queue of this host.")],
     name: Annotated[str, typer.Option(help="Name of this worker.")] = "lifeboat",
-    poll_seconds: Annotated[float, typer.Option(min=0.2, help="How often it asks for runs.")] = 1,
+    poll_seconds: Annotated[
+        float,
+        typer.Option(min=0.2, help="How often it asks for runs while the server can't tell it."),
+    ] = 1,
     drain_seconds: Annotated[
         float, typer.Option(min=0, help="How long runs may go on after SIGTERM.")
     ] = 10,
