@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -112,8 +112,6 @@ def points_of(store: restic.Repository, asset: Asset, tier: Tier) -> list[Recove
     for snapshot in snapshots:
         with suppress(PermanentError):
             _facts_paths[store.location, snapshot.id] = facts_path_of(snapshot)
-    if asset is Asset.DATABASE:
-        _remember_bases(store, snapshots)
     named = [snapshot for snapshot in snapshots if "point" in snapshot.tags]
     # To an empty repository everything is new, which says nothing of what was backed up.
     return [_point_of(s, asset, tier, compared=number > 0) for number, s in enumerate(named)]
@@ -278,15 +276,6 @@ def _stored_bases(settings: Settings, tier: Tier) -> tuple[BaseCopy, ...]:
                 bases.append(base)
         known = _bases_of[store.location] = (names, tuple(bases))
     return known[1]
-
-
-def _remember_bases(store: restic.Repository, snapshots: Iterable[restic.Snapshot]) -> None:
-    """What was just listed need not be asked for again, if it says all of each base copy."""
-    named = [snapshot for snapshot in snapshots if "point" in snapshot.tags]
-    bases = [base for snapshot in named if (base := _tagged_base(snapshot))]
-    if len(bases) == len(named):
-        names = frozenset(snapshot.id for snapshot in snapshots)
-        _bases_of[store.location] = (names, tuple(bases))
 
 
 def _tagged_base(snapshot: restic.Snapshot) -> BaseCopy | None:

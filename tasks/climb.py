@@ -18,6 +18,7 @@ from lifeboat.core.plan import RecoveryPlan
 from lifeboat.core.points import Asset, Facts, RecoveryPoint, Tier, choose_point, passed_over
 from lifeboat.core.timeline import Outcome, Phase, RungAttempt
 from lifeboat.settings import Settings
+from lifeboat.tools import restic
 from tasks import catalogue, clock, data_loss, forecast, restore_database, services
 from tasks.orchestration import step
 from tasks.record import current_run
@@ -70,12 +71,13 @@ def choose_points(settings: Settings, request: RecoverDatabase) -> Chosen:
     not lead there is taken only where there is no other.
     """
     wanted = (request.only_from,) if request.only_from is Tier.S3 else tuple(Tier)
-    points = catalogue.list_points(
-        settings, assets=(Asset.DATABASE,), tiers=wanted, tolerate_failures=True
-    )
     target = request.target_time
-    # A hole behind the target does not matter.
-    left_behind = wal_continuity.bases_left_behind(settings, holes=target is None)
+    with restic.listing_once():
+        points = catalogue.list_points(
+            settings, assets=(Asset.DATABASE,), tiers=wanted, tolerate_failures=True
+        )
+        # A hole behind the target does not matter.
+        left_behind = wal_continuity.bases_left_behind(settings, holes=target is None)
     leading = [point for point in points if point.id not in left_behind]
     chosen: dict[Tier, RecoveryPoint] = {}
     for tier in wanted:

@@ -182,21 +182,6 @@ def test_looking_opens_no_base_whose_tags_tell_all(
     assert len(dumped) == 1
 
 
-def test_whoever_lists_the_points_knows_the_bases_too(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    a_base(settings, hours_old=2, segment=2)
-    told = catalogue.base_copies(settings, Tier.S3)
-    catalogue._bases_of.clear()
-    catalogue.list_points(settings, assets=(Asset.DATABASE,), tiers=(Tier.S3,))
-    with monkeypatch.context() as patched:
-        patched.delattr(restic.Repository, "snapshots")
-        assert catalogue.base_copies(settings, Tier.S3) == told
-    # Another base since: what was remembered is of no use.
-    a_base(settings, hours_old=1, segment=3)
-    assert len(catalogue.base_copies(settings, Tier.S3)) == 2
-
-
 def test_without_a_base_or_any_wal_nothing_is_reached(settings: Settings) -> None:
     for tier in TIERS:
         found = wal_continuity.look(settings, tier)
