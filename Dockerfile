@@ -15,8 +15,11 @@ RUN apt-get update -qq \
       python3-venv restic \
  && rm -rf /var/lib/apt/lists/* /usr/lib/postgresql/17/lib/bitcode \
       /usr/lib/postgresql/17/lib/llvmjit* /usr/lib/*/libLLVM* /usr/lib/*/libz3.so*
+# PYTHONTZPATH: Prefect's server lists all time zones for each schedule that it reads. From the package
+# tzdata that is one file; from the system's directory, thousands, and most of the server's time.
 ENV PATH=/opt/lifeboat/.venv/bin:/usr/lib/postgresql/17/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     PYTHONUNBUFFERED=1 \
+    PYTHONTZPATH= \
     PIP_DISABLE_PIP_VERSION_CHECK=1
 
 WORKDIR /opt/lifeboat

@@ -139,7 +139,7 @@ class Orchestrator:
             # Runs are never removed by themselves.
             "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
             # The server lists all time zones for each schedule that it reads: from the package
-            # tzdata that is one file, from the system's directory thousands.
+            # tzdata that is one file; from the system's directory, thousands, and most of its time.
             "PYTHONTZPATH": "",
             # The page asks port 4200 otherwise.
             "PREFECT_SERVER_UI_API_URL": f"{server}/api",

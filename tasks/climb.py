@@ -20,8 +20,9 @@ from lifeboat.core.timeline import Outcome, Phase, RungAttempt
 from lifeboat.settings import Settings
 from lifeboat.tools import restic
 from tasks import catalogue, clock, data_loss, forecast, restore_database, services
-from tasks.orchestration import step
+from tasks.orchestration import side_by_side, step
 from tasks.record import current_run
+from tasks.restore_database import Incoming
 from tasks.wal import wal_continuity
 
 log = logging.getLogger("lifeboat")
@@ -202,8 +203,6 @@ def climb(
     """Try the rungs in order; give the facts of the base that was restored (None for a restart).
 
     When none holds, the reserve is tried: an older base, known to be good, with more WAL to replay.
-    For a moment in the past the application runs on until the base and all of its WAL are there;
-    to lose no row, it is stopped before the newest WAL is collected.
     Each attempt is recorded with its reason and seconds. Raises PermanentError with all the
     reasons if none holds.
     """
@@ -228,8 +227,6 @@ def climb(
                 restore_database.restart_database(settings)
                 data_loss.note(Asset.DATABASE, None, "it was started again with its own data")
             else:
-                if to_time is None:
-                    stop()
                 tier = choice.rung.tier
                 assert tier is not None and point is not None
                 facts = restore_from(settings, point, tier, to_time=to_time, stop=stop)
@@ -270,16 +267,26 @@ def restore_from(
 ) -> Facts:
     """Restore one base copy and replay the WAL; `stop` whatever writes before it takes its place.
 
-    If it fails before anything was replaced, nothing has changed. After that, what was put in place
-    is kept aside, as the damaged directory is, so that the next rung can work.
+    To lose no row, it is stopped while the base is brought, before the newest WAL is collected; for
+    a moment in the past, when all is there. If it fails before anything was replaced, nothing has
+    changed. After that, what was put in place is kept aside, as the damaged directory is, so that
+    the next rung can work.
     """
-    incoming = restore_database.bring_base(settings, point, tier, all_wal=to_time is None)
+    brought: list[Incoming] = []
+
+    def bring() -> None:
+        all_wal = to_time is None
+        brought.append(restore_database.bring_base(settings, point, tier, all_wal=all_wal))
+
     try:
+        side_by_side({"base": bring, **({"stop": stop} if to_time is None else {})})
+        [incoming] = brought
         collected = restore_database.collect_wal(settings, incoming, to_time=to_time, prefer=tier)
         restore_database.stage_recovery(incoming, collected)
         stop()
     except BaseException:
-        restore_database.discard(incoming)
+        for incoming in brought:
+            restore_database.discard(incoming)
         raise
     restore_database.move_into_place(settings, incoming)
     try:
