@@ -134,7 +134,7 @@ class Worker:
     async def work(self, until: float) -> None:
         from tasks.prefect_server.announcements import Announcements
 
-        announcements = Announcements(self._platform, self._ask)
+        announcements = Announcements(self._pool, self._platform, self._ask)
         tasks = [asyncio.create_task(announcements.listen())] if self.listens else []
         told_at = 0.0
         while time.monotonic() < until:
@@ -143,7 +143,7 @@ class Worker:
                 await self._tell_that_it_lives()
                 told_at = begun
             if announcements.is_time_to_ask:
-                await self._ask()
+                await announcements.ask()
             await asyncio.sleep(max(0.0, POOLS[self._pool] - (time.monotonic() - begun)))
         tasks += self._running.values()
         for task in tasks:
@@ -156,7 +156,7 @@ class Worker:
                 self._pool, f"{self._platform}-{self._pool}", HEARTBEAT_SECONDS
             )
 
-    async def _ask(self) -> None:
+    async def _ask(self) -> list[Any]:
         due: list[Any] = []
         with _told_of_trouble(self._platform):
             due = await self._client.get_scheduled_flow_runs_for_work_pool(
@@ -168,6 +168,7 @@ class Worker:
             run = answer.flow_run
             if run.id not in self._running:
                 self._running[run.id] = asyncio.create_task(self._carry_out(run))
+        return due
 
     async def _carry_out(self, run: Any) -> None:
         """As a worker: claim it, look it up once more, then hand it to the engine."""

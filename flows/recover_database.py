@@ -20,7 +20,7 @@ def recover_database(request: RecoverDatabase = RecoverDatabase()) -> RunRecord 
     2. Show the plan and wait for approval.
     3. Climb the ladder, cheapest cure first, until one holds: restart the service; rename the hot
        copy into place; restore from the local vault; restore from S3. Each replays the WAL to the
-       newest row, or to the point in time. The application is stopped before the first restore.
+       newest row, or to the point in time. The application is stopped for the first restore.
     4. Protect the recovered database: slot and WAL receiver.
     5. Start the application.
     6. Verify the platform.

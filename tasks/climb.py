@@ -22,7 +22,6 @@ from lifeboat.tools import restic
 from tasks import catalogue, clock, data_loss, forecast, restore_database, services
 from tasks.orchestration import side_by_side, step
 from tasks.record import current_run
-from tasks.restore_database import Incoming
 from tasks.wal import wal_continuity
 
 log = logging.getLogger("lifeboat")
@@ -267,26 +266,23 @@ def restore_from(
 ) -> Facts:
     """Restore one base copy and replay the WAL; `stop` whatever writes before it takes its place.
 
-    To lose no row, it is stopped while the base is brought, before the newest WAL is collected; for
-    a moment in the past, when all is there. If it fails before anything was replaced, nothing has
-    changed. After that, what was put in place is kept aside, as the damaged directory is, so that
-    the next rung can work.
+    To lose no row, it is stopped before the newest WAL is collected; for a moment in the past, when
+    all is there. If it fails before anything was replaced, no data has changed. After that, what
+    was put in place is kept aside, as the damaged directory is, so that the next rung can work.
     """
-    brought: list[Incoming] = []
-
-    def bring() -> None:
-        all_wal = to_time is None
-        brought.append(restore_database.bring_base(settings, point, tier, all_wal=all_wal))
-
+    first: dict[str, Callable[[], object]] = {}
+    if to_time is None:
+        first["stop"] = stop
+    if tier is Tier.HOT:
+        first["proof"] = lambda: restore_database.prove_hot_copy(settings, point)
+    side_by_side(first)
+    incoming = restore_database.bring_base(settings, point, tier, all_wal=to_time is None)
     try:
-        side_by_side({"base": bring, **({"stop": stop} if to_time is None else {})})
-        [incoming] = brought
         collected = restore_database.collect_wal(settings, incoming, to_time=to_time, prefer=tier)
         restore_database.stage_recovery(incoming, collected)
         stop()
     except BaseException:
-        for incoming in brought:
-            restore_database.discard(incoming)
+        restore_database.discard(incoming)
         raise
     restore_database.move_into_place(settings, incoming)
     try:

@@ -93,10 +93,18 @@ def _wait_until_ready(settings: Settings, seconds: float) -> None:
 
 
 @step(Phase.FETCH)
+def prove_hot_copy(settings: Settings, point: RecoveryPoint) -> None:
+    """Read the hot copy whole, against the checksums that were written with it."""
+    base = Path(point.copies[Tier.HOT]) / "base"
+    postgres.verify_backup(base, settings.database.bin_directory)
+
+
+@step(Phase.FETCH)
 def bring_base(
     settings: Settings, point: RecoveryPoint, tier: Tier, *, all_wal: bool = False
 ) -> Incoming:
-    """Put a verified base copy beside the data directory. The hot copy is renamed, not copied.
+    """Put a verified base copy beside the data directory. The hot copy is renamed, not copied; it
+    has been proven (`prove_hot_copy`).
 
     With `all_wal` the WAL that only the bucket has is fetched while a base comes from there.
     What could not be brought to the end is removed: the next base must not find it there.
@@ -109,9 +117,7 @@ def bring_base(
     # So that, if we die now, the next run knows whether it may be removed or has to go back.
     current_run().about_to(leftovers.BRINGING, incoming=str(incoming), hot_copy=copy)
     if tier is Tier.HOT:
-        base = Path(point.copies[tier]) / "base"
-        postgres.verify_backup(base, settings.database.bin_directory)
-        filesystem.bring(base, incoming)
+        filesystem.bring(Path(copy) / "base", incoming)
     else:
         source = facts.directories["base"]
         filesystem.require_free(data.parent, source.bytes, doing=f"Restoring {point.id}")

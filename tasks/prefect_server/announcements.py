@@ -9,29 +9,38 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sized
+from typing import Generic, TypeVar
 
+from prefect.events import Event
 from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventAnyResourceFilter, EventFilter, EventResourceFilter
 
 log = logging.getLogger("lifeboat")
 
-# A run that is due by its schedule was made long ago, and is not announced again: it has to be
-# found within the 10 s that a worker looks ahead, or it would begin late.
-ASK_ANYWAY_SECONDS = 8.0
+Found = TypeVar("Found", bound=Sized)
+
+# A run that is due by its schedule was made long ago, and is not announced again. It has to be
+# found within the 10 s that a worker looks ahead, or it would begin late; whoever asks regularly
+# does so up to 3 s after that is due.
+ASK_ANYWAY_SECONDS = 6.0
 _AGAIN_SECONDS = 5.0
+# The server tells before it commits: who asks at once may find nothing.
+_COMMITTED_SECONDS = 0.3
 
 
-class Announcements:
-    """Calls `ask` whenever a run of the queue comes to be due, and says when to ask without that.
+class Announcements(Generic[Found]):
+    """Asks for runs by `ask` whenever one comes to be due in the queue of the pool; one at a time.
 
-    While the server can't be heard, `is_time_to_ask` is always true: who polls then does so as if
-    there were none of this. A run is never lost by it, but may begin 8 s late where the server is
-    heard and tells nothing.
+    While the server can't be heard, it is always time to ask: who polls then does so as if there
+    were none of this. A run is never lost by it, but may begin some seconds late where the server
+    is heard and tells nothing.
     """
 
-    def __init__(self, queue: str, ask: Callable[[], Awaitable[object]]) -> None:
+    def __init__(self, pool: str, queue: str, ask: Callable[[], Awaitable[Found]]) -> None:
+        self._pool = pool
         self._ask = ask
+        self._one_at_a_time = asyncio.Lock()
         self._heard = False
         self._asked_at = -ASK_ANYWAY_SECONDS
         # The state by its type: a run that is tried again is announced as AwaitingRetry.
@@ -49,12 +58,17 @@ class Announcements:
 
     @property
     def is_time_to_ask(self) -> bool:
-        """Whether somebody who asks regularly should do so now; if so, it counts as done."""
-        now = time.monotonic()
-        if self._heard and now - self._asked_at < ASK_ANYWAY_SECONDS:
-            return False
-        self._asked_at = now
-        return True
+        """Whether somebody who asks regularly should do so now."""
+        return not self._heard or time.monotonic() - self._asked_at >= ASK_ANYWAY_SECONDS
+
+    async def ask(self) -> Found:
+        """Ask, but never while somebody else does: an answer that is old by the time that it comes
+        could start a run once more that has ended since.
+        """
+        async with self._one_at_a_time:
+            found = await self._ask()
+            self._asked_at = time.monotonic()
+            return found
 
     async def listen(self) -> None:
         """Listen until cancelled; connect again whenever the connection is lost."""
@@ -64,9 +78,11 @@ class Announcements:
                     filter=self._of_interest, reconnection_attempts=0
                 ) as told:
                     self._heard = True
-                    await self._ask()  # what came before anybody listened
-                    async for _ in told:
-                        await self._ask()
+                    await self.ask()  # what came before anybody listened
+                    async for event in told:
+                        if self._is_of_our_pool(event) and not await self.ask():
+                            await asyncio.sleep(_COMMITTED_SECONDS)
+                            await self.ask()
             except Exception as error:
                 # Of whatever kind: a server that is away, an older one, a proxy that lets no
                 # websocket through. Asking goes on as without this.
@@ -74,3 +90,7 @@ class Announcements:
             finally:
                 self._heard = False
             await asyncio.sleep(_AGAIN_SECONDS)
+
+    def _is_of_our_pool(self, event: Event) -> bool:
+        # Each pool has a queue of this name.
+        return any(r.role == "work-pool" and r.name == self._pool for r in event.related)

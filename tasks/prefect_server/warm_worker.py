@@ -146,7 +146,7 @@ class WarmWorker(ProcessWorker):
         self._waiting: WarmProcess | None = None
         self._one_at_a_time = anyio.Lock()
         [queue] = self._work_queues
-        self._announcements = Announcements(queue, self._ask)
+        self._announcements = Announcements(self._work_pool_name, queue, self._ask)
 
     async def hand_over(self, environment: dict[str, str], directory: Path) -> anyio.abc.Process:
         """Make a waiting process the run's, and have the next one get ready meanwhile.
@@ -219,7 +219,7 @@ class WarmWorker(ProcessWorker):
         )
 
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
-        return await self._ask() if self._announcements.is_time_to_ask else []
+        return await self._announcements.ask() if self._announcements.is_time_to_ask else []
 
     async def _ask(self) -> list[FlowRun]:
         # A worker that is ending takes nothing new.

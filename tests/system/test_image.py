@@ -39,6 +39,8 @@ def test_its_programs_are_those_that_lifeboat_needs(image: Image) -> None:
     assert "git version 2." in told
     assert told.count("(PostgreSQL) 17.") == 3
     assert told.splitlines()[-1].startswith("2.")
+    zones = "import zoneinfo; print(zoneinfo.TZPATH, zoneinfo.ZoneInfo('Europe/Berlin'))"
+    assert image.shell(f'python -c "{zones}"').split() == ["()", "Europe/Berlin"]
 
 
 def test_nothing_of_this_machine_is_in_it(image: Image) -> None:

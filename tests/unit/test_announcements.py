@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from uuid import uuid4
 
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 from websockets.asyncio.server import ServerConnection, serve
@@ -17,8 +18,18 @@ EVENT = {
     "occurred": "2026-11-27T12:00:00Z",
     "event": "prefect.flow-run.Scheduled",
     "resource": {"prefect.resource.id": "prefect.flow-run.1"},
-    "id": "6c2eb1f8-6d02-4bf4-8a5c-b0a9a3f5f0a1",
 }
+
+
+def told_of(pool: str) -> str:
+    """As the server tells of a run of a pool."""
+    of_pool = {
+        "prefect.resource.id": f"prefect.work-pool.{pool}",
+        "prefect.resource.name": pool,
+        "prefect.resource.role": "work-pool",
+    }
+    event = {**EVENT, "id": str(uuid4()), "related": [of_pool]}
+    return json.dumps({"type": "event", "event": event})
 
 
 class EventServer:
@@ -35,21 +46,22 @@ class EventServer:
         self.connections.append(connection)
         await connection.wait_closed()
 
-    async def tell(self) -> None:
-        await self.connections[-1].send(json.dumps({"type": "event", "event": EVENT}))
+    async def tell(self, pool: str) -> None:
+        await self.connections[-1].send(told_of(pool))
 
 
 @asynccontextmanager
 async def listening(port: int, asked: list[str]) -> AsyncIterator[Announcements]:
-    async def ask() -> None:
+    async def ask() -> list[str]:
         asked.append("asked")
+        return ["a run"] if len(asked) != 2 else []
 
     told = {
         PREFECT_API_URL: f"http://127.0.0.1:{port}/api",
         PREFECT_API_AUTH_STRING: "lifeboat:secret",
     }
     with temporary_settings(told):
-        heard = Announcements("cad-ai", ask)
+        heard = Announcements("backups", "cad-ai", ask)
         task = asyncio.create_task(heard.listen())
         try:
             yield heard
@@ -73,15 +85,16 @@ def test_it_asks_when_it_is_told_and_otherwise_seldom(monkeypatch) -> None:
             port = server.sockets[0].getsockname()[1]
             async with listening(port, asked) as heard:
                 await until(lambda: asked)  # what was due before anybody listened
-                assert heard.is_time_to_ask
-                assert not heard.is_time_to_ask, "not again within seconds: it would be told"
-                await events.tell()
-                await until(lambda: len(asked) == 2)
+                await until(lambda: not heard.is_time_to_ask)  # within seconds: it would be told
+                await events.tell("recoveries")
+                await events.tell("backups")
+                # The second question finds nothing, as before the server has committed.
+                await until(lambda: len(asked) == 3)
                 # The connection is lost: it asks as it is told to, and connects again.
                 await events.connections[-1].close()
                 await until(lambda: heard.is_time_to_ask)
-                await until(lambda: len(events.connections) == 2 and len(asked) == 3)
-                assert not heard.is_time_to_ask
+                await until(lambda: len(events.connections) == 2 and len(asked) == 4)
+                await until(lambda: not heard.is_time_to_ask)
         [wanted, _] = events.wanted
         assert wanted["any_resource"]["labels"]["prefect.resource.name"] == ["cad-ai"]
 
