@@ -9,16 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sized
-from typing import Generic, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 from prefect.events import Event
 from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventAnyResourceFilter, EventFilter, EventResourceFilter
 
 log = logging.getLogger("lifeboat")
-
-Found = TypeVar("Found", bound=Sized)
 
 # A run that is due by its schedule was made long ago, and is not announced again. It has to be
 # found within the 10 s that a worker looks ahead, or it would begin late; whoever asks regularly
@@ -29,7 +27,7 @@ _AGAIN_SECONDS = 5.0
 _COMMITTED_SECONDS = 0.3
 
 
-class Announcements(Generic[Found]):
+class Announcements:
     """Asks for runs by `ask` whenever one comes to be due in the queue of the pool; one at a time.
 
     While the server can't be heard, it is always time to ask: who polls then does so as if there
@@ -37,7 +35,7 @@ class Announcements(Generic[Found]):
     is heard and tells nothing.
     """
 
-    def __init__(self, pool: str, queue: str, ask: Callable[[], Awaitable[Found]]) -> None:
+    def __init__(self, pool: str, queue: str, ask: Callable[[], Awaitable[list[Any]]]) -> None:
         self._pool = pool
         self._ask = ask
         self._one_at_a_time = asyncio.Lock()
@@ -61,9 +59,9 @@ class Announcements(Generic[Found]):
         """Whether somebody who asks regularly should do so now."""
         return not self._heard or time.monotonic() - self._asked_at >= ASK_ANYWAY_SECONDS
 
-    async def ask(self) -> Found:
-        """Ask, but never while somebody else does: an answer that is old by the time that it comes
-        could start a run once more that has ended since.
+    async def ask(self) -> list[Any]:
+        """Ask, and give what was found; never while somebody else does: an answer that is old by
+        the time that it comes could start a run once more that has ended since.
         """
         async with self._one_at_a_time:
             found = await self._ask()

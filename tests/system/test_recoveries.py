@@ -396,6 +396,33 @@ def test_the_hot_copy_that_a_dead_recovery_had_taken_serves_the_next_one(shell: 
     assert "was interrupted" not in shell.run("backup", "database").stderr
 
 
+@pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGKILL])
+def test_interrupted_while_services_stop_the_hot_copy_is_where_it_was(
+    shell: Shell, sig: signal.Signals
+) -> None:
+    shell.run("backup", "database")
+    record = shell.write(1.0)
+    faults.break_site(shell.site, "destroy-data-directory")
+    manager = psutil.Process(int((shell.site.server / "run/supervisord.pid").read_text()))
+    child = shell.start("recover", "database", "--approve", PLATFORM)
+    assert child.stderr
+    try:
+        for line in child.stderr:
+            if "stop services ..." in line:
+                manager.suspend()  # or they might have stopped before it is killed
+            if "prove hot copy ..." in line:
+                child.send_signal(sig)
+                break
+    finally:
+        manager.resume()
+    child.communicate(timeout=60)
+    assert child.returncode == (130 if sig == signal.SIGINT else -9)
+    assert list((shell.site.server / "backups/database/hot").glob("database-*/base"))
+    assert not list(shell.site.database_directory.parent.glob("postgres.incoming-*"))
+    assert rungs(shell.recover("database"))["hot"] == "done"
+    shell.nothing_lost(record)
+
+
 def postgres_runs(shell: Shell) -> bool:
     return any(s.name == "postgres" and s.pid for s in shell.site.status())
 
