@@ -22,7 +22,7 @@ from lifeboat.tools import restic
 from tasks import catalogue, clock, data_loss, forecast, restore_database, services
 from tasks.orchestration import side_by_side, step
 from tasks.record import current_run
-from tasks.wal import wal_continuity
+from tasks.wal import wal_continuity, wal_replay
 
 log = logging.getLogger("lifeboat")
 
@@ -270,15 +270,22 @@ def restore_from(
     all is there. If it fails before anything was replaced, no data has changed. After that, what
     was put in place is kept aside, as the damaged directory is, so that the next rung can work.
     """
+    # From this host first, if the base is: a bucket that hangs must not be waited for.
+    of_host = (Tier.LOCAL, Tier.S3)
+    key = wal_replay.Key(settings, tiers=of_host[::-1] if tier is Tier.S3 else of_host)
     first: dict[str, Callable[[], object]] = {}
     if to_time is None:
         first["stop"] = stop
     if tier is Tier.HOT:
         first["proof"] = lambda: restore_database.prove_hot_copy(settings, point)
+    if first:
+        first["key"] = key.ask_ahead
     side_by_side(first)
-    incoming = restore_database.bring_base(settings, point, tier, all_wal=to_time is None)
+    incoming = restore_database.bring_base(settings, point, tier, key=key, all_wal=to_time is None)
     try:
-        collected = restore_database.collect_wal(settings, incoming, to_time=to_time, prefer=tier)
+        collected = restore_database.collect_wal(
+            settings, incoming, to_time=to_time, prefer=tier, key=key
+        )
         restore_database.stage_recovery(incoming, collected)
         stop()
     except BaseException:

@@ -136,6 +136,7 @@ def repository(settings: Settings, asset: Asset | str, tier: Tier) -> restic.Rep
         program=Path(settings.restic_program()),
         # On a new host nothing is written to the vault's place before the plan is approved.
         cache_directory=local / "cache" if local.exists() else None,
+        host_keys=local / "host-keys" if settings.vault.host_keys else None,
         host=settings.platform,
     )
 
@@ -155,7 +156,7 @@ def snapshot_names(settings: Settings, asset: Asset, tier: Tier) -> frozenset[st
         return frozenset()
 
 
-def repository_key(asset: Asset) -> str:
+def repository_key(asset: Asset | str) -> str:
     """Where the repository of an asset lies in the bucket, below its prefix."""
     return _S3_REPOSITORY[asset]
 

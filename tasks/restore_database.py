@@ -101,7 +101,12 @@ def prove_hot_copy(settings: Settings, point: RecoveryPoint) -> None:
 
 @step(Phase.FETCH)
 def bring_base(
-    settings: Settings, point: RecoveryPoint, tier: Tier, *, all_wal: bool = False
+    settings: Settings,
+    point: RecoveryPoint,
+    tier: Tier,
+    *,
+    key: wal_replay.Key,
+    all_wal: bool = False,
 ) -> Incoming:
     """Put a verified base copy beside the data directory. The hot copy is renamed, not copied; it
     has been proven (`prove_hot_copy`).
@@ -135,7 +140,7 @@ def bring_base(
 
         work = {"base": fetch_base}
         if all_wal and tier is Tier.S3:
-            work["wal"] = lambda: wal_replay.fetch_ahead(settings, facts, base=incoming)
+            work["wal"] = lambda: wal_replay.fetch_ahead(settings, facts, base=incoming, key=key)
         try:
             side_by_side(work)
         except BaseException:
@@ -159,7 +164,12 @@ def _time_box(settings: Settings, tier: Tier) -> float:
 
 @step(Phase.FETCH)
 def collect_wal(
-    settings: Settings, incoming: Incoming, *, to_time: datetime | None, prefer: Tier
+    settings: Settings,
+    incoming: Incoming,
+    *,
+    to_time: datetime | None,
+    prefer: Tier,
+    key: wal_replay.Key,
 ) -> wal_replay.CollectedWal:
     """Bring together every WAL segment from the base to the target, and prove there is no hole.
 
@@ -171,6 +181,7 @@ def collect_wal(
         base=incoming.directory,
         to_time=to_time,
         prefer=prefer,
+        key=key,
     )
 
 

@@ -18,7 +18,6 @@ from lifeboat.core.suspicion import Policy as Suspicion
 from lifeboat.core.wal import Segment, format_lsn, parse_lsn
 from lifeboat.settings import Settings
 from lifeboat.tools import filesystem, postgres
-from tasks import vault
 from tasks.record import current_run
 from tasks.wal import wal_replay
 
@@ -113,9 +112,10 @@ def _collect(settings: Settings, facts: Facts, data: Path) -> wal_replay.Collect
     """All the WAL that the bucket has for it. What refuses a recovery fails this test."""
     try:
         # Even if there is nothing yet that it would open: WAL will come.
-        vault.wal_identity(settings, tiers=(Tier.S3,))
+        key = wal_replay.Key(settings, tiers=(Tier.S3,))
+        key.read()
         return wal_replay.collect(
-            settings, facts, base=data, to_time=None, prefer=Tier.S3, bucket_alone=True
+            settings, facts, base=data, to_time=None, prefer=Tier.S3, key=key, bucket_alone=True
         )
     except VerificationFailed:
         raise

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -101,29 +102,50 @@ class _Sources:
             yield name + PARTIAL
 
 
+class Key:
+    """The key that opens the bucket's WAL, which the vault is asked for once.
+
+    That takes restic two runs, half a second of a recovery in which nothing waits for anything
+    else: `ask_ahead` is for the time in which something does.
+    """
+
+    def __init__(
+        self, settings: Settings, *, tiers: tuple[Tier, ...] = (Tier.S3, Tier.LOCAL)
+    ) -> None:
+        self._settings, self._tiers = settings, tiers
+        self._identity = ""
+        self._asking = threading.Lock()
+
+    def read(self) -> str:
+        """Raises what `vault.wal_identity` raises, each time anew."""
+        with self._asking:
+            if not self._identity:
+                self._identity = vault.wal_identity(self._settings, tiers=self._tiers)
+            return self._identity
+
+    def ask_ahead(self) -> None:
+        """Never raises: whether it is needed is not known yet."""
+        try:
+            self.read()
+        except RecoveryError as error:
+            log.warning("The key of the WAL in S3 can't be read yet: %s", error)
+
+
 class _Download:
     """Fetches and unseals objects of the bucket into a scratch directory, once each."""
 
     def __init__(
-        self,
-        settings: Settings,
-        remote: Mapping[str, s3.Object],
-        scratch: Path,
-        *,
-        key_from: tuple[Tier, ...],
+        self, settings: Settings, remote: Mapping[str, s3.Object], scratch: Path, key: Key
     ) -> None:
         self._settings, self._remote, self._scratch = settings, remote, scratch
-        self._key_from = key_from
-        self._identity: str | None = None
+        self._key = key
 
     def fetch(self, names: list[str]) -> dict[str, Path]:
         paths = {name: self._scratch / name for name in names}
         missing = [name for name, path in paths.items() if not path.exists()]
         if not missing:
             return paths
-        identity = self._identity = self._identity or vault.wal_identity(
-            self._settings, tiers=self._key_from
-        )
+        identity = self._key.read()
         store = places.bucket(self._settings)
 
         def one(name: str) -> None:
@@ -156,6 +178,7 @@ def collect(
     base: Path,
     to_time: datetime | None,
     prefer: Tier,
+    key: Key,
     bucket_alone: bool = False,
 ) -> CollectedWal:
     """Plan the replay from everything that is known and bring the segments to this host.
@@ -172,15 +195,14 @@ def collect(
     scratch = _scratch_of(base)
     scratch.mkdir(parents=True, exist_ok=True)
     try:
-        tiers = (Tier.S3,) if bucket_alone else (Tier.S3, Tier.LOCAL)
-        download = _Download(settings, sources.remote, scratch, key_from=tiers)
+        download = _Download(settings, sources.remote, scratch, key)
         return _collect(settings, told, to_time, sources, download, scratch)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
 
 
-def fetch_ahead(settings: Settings, facts: Facts, *, base: Path) -> None:
+def fetch_ahead(settings: Settings, facts: Facts, *, base: Path, key: Key) -> None:
     """Fetch from the bucket what `collect` will ask for, while the base copy is on its way.
 
     From where the base begins, as after a base from the bucket its copy of a segment comes first.
@@ -194,8 +216,7 @@ def fetch_ahead(settings: Settings, facts: Facts, *, base: Path) -> None:
         wanted = list(_needed_from(remote, told))
         scratch = _scratch_of(base)
         scratch.mkdir(parents=True, exist_ok=True)
-        download = _Download(settings, remote, scratch, key_from=(Tier.S3, Tier.LOCAL))
-        download.fetch(wanted)
+        _Download(settings, remote, scratch, key).fetch(wanted)
     except RecoveryError as error:
         log.warning("WAL could not be fetched beside the base copy: %s", error)
 

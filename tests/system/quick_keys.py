@@ -3,8 +3,6 @@
 restic makes each guess at a password cost half a second of one core, and so each of its own calls.
 The key in a repository says itself how much (scrypt's N, r, p), so it can be sealed again more
 cheaply; everything else about the repository, and about restic, is as ever.
-
-Source: restic's design document, "Keys, Encryption and MAC".
 """
 
 from __future__ import annotations
@@ -21,12 +19,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from botocore.exceptions import ClientError
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-from cryptography.hazmat.primitives.poly1305 import Poly1305
 
 from lifeboat.tools import s3
+from lifeboat.tools.restic import keys
 
-_NONCE_BYTES = _MAC_BYTES = 16
 _COST = {"N": 2, "r": 8, "p": 1}
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -89,47 +85,11 @@ def make_quick_in(bucket: s3.Bucket, prefix: str, password: str) -> None:
 
 def _sealed_again(key: bytes, password: str) -> bytes:
     told = json.loads(key)
-    master = _open(base64.b64decode(told["data"]), _user_key(told, password))
+    master = keys.unseal(base64.b64decode(told["data"]), keys.derive(told, password))
     salt = base64.b64encode(secrets.token_bytes(64)).decode()
     quick = {**told, **_COST, "salt": salt}
-    sealed = _seal(master, _user_key(quick, password))
+    sealed = keys.seal(master, keys.derive(quick, password))
     return json.dumps({**quick, "data": base64.b64encode(sealed).decode()}).encode()
-
-
-def _user_key(told: dict, password: str) -> bytes:
-    """For encryption 32 bytes, for the MAC 16 and 16."""
-    return hashlib.scrypt(
-        password.encode(),
-        salt=base64.b64decode(told["salt"]),
-        n=told["N"],
-        r=told["r"],
-        p=told["p"],
-        dklen=64,
-        maxmem=1 << 30,
-    )
-
-
-def _open(sealed: bytes, key: bytes) -> bytes:
-    nonce, text = sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:-_MAC_BYTES]
-    assert _mac(text, nonce, key) == sealed[-_MAC_BYTES:], "restic seals its keys otherwise now"
-    return _encrypted(text, nonce, key)
-
-
-def _seal(text: bytes, key: bytes) -> bytes:
-    nonce = secrets.token_bytes(_NONCE_BYTES)
-    encrypted = _encrypted(text, nonce, key)
-    return nonce + encrypted + _mac(encrypted, nonce, key)
-
-
-def _encrypted(text: bytes, nonce: bytes, key: bytes) -> bytes:
-    """AES-256 in counter mode, which is its own inverse."""
-    return Cipher(algorithms.AES(key[:32]), modes.CTR(nonce)).encryptor().update(text)
-
-
-def _mac(text: bytes, nonce: bytes, key: bytes) -> bytes:
-    """Poly1305-AES."""
-    block = Cipher(algorithms.AES(key[32:48]), modes.ECB()).encryptor().update(nonce)
-    return Poly1305.generate_tag(key[48:64] + block, text)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,73 +17,28 @@ import pytest
 
 from lifeboat.core.errors import LockBusy, PermanentError, PreconditionError, RecoveryError
 from lifeboat.core.points import Asset, DatabaseFacts, DirectoryFacts, Facts, Tier, point_id
-from lifeboat.settings import Settings, load_settings
+from lifeboat.settings import Settings
 from lifeboat.tools import filesystem, restic
-from staging.ports import choose_ports
 from staging.s3 import S3Server
 from tasks import backup, catalogue, locks, marks, places, repair, retention, trees, vault
 from tasks.orchestration import side_by_side
+from tests.system import vault_site
+from tests.system.vault_site import BUCKET, CANARY, back_up
 
 pytestmark = [pytest.mark.system]
-
-BUCKET = "lifeboat-vault"
-CANARY = "canary-" + secrets.token_hex(8)
-YAML = """\
-platform: cad-test
-environment: staging
-stack: {{kind: process, supervisor_config: supervisord.conf, critical_services: [postgres]}}
-database: {{service: postgres, name: cad, data_directory: data/postgres, bin_directory: /usr}}
-files: {{directories: {{drawings: data/files}}}}
-models: {{directories: {{models: data/models}}}}
-config: {{paths: [lifeboat.yaml]}}
-vault:
-  local: backups
-  restic_program: {restic}
-  s3: {{endpoint: "{endpoint}", bucket: {bucket}}}
-"""
 
 
 @pytest.fixture(scope="module")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    directory = tmp_path_factory.mktemp("s3")
-    server = S3Server(directory, choose_ports(), "test-access", "test-secret-key")
-    server.start()
-    try:
-        server.create_bucket(BUCKET)
+    with vault_site.store(tmp_path_factory.mktemp("s3")) as server:
         yield server
-    finally:
-        server.stop()
 
 
 @pytest.fixture
 def settings(
     s3: S3Server, quick_restic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Settings:
-    """A host of its own with 40 drawings and 2 models, and a vault of its own in the bucket."""
-    monkeypatch.setenv("LIFEBOAT_VAULT_PASSWORD", CANARY)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test-access")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test-secret-key")
-    chance = random.Random(7)
-    for number in range(40):
-        path = tmp_path / f"data/files/{number % 4}/drawing {number} [final]*.dxf"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(chance.randbytes(20_000 + number))
-    for name in ("default", "second"):
-        path = tmp_path / f"data/models/{name}.bin"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(chance.randbytes(50_000))
-    yaml = tmp_path / "lifeboat.yaml"
-    text = YAML.format(restic=quick_restic, endpoint=s3.endpoint, bucket=BUCKET)
-    prefix = f"test-{secrets.token_hex(4)}"  # all digits would be a number to YAML
-    yaml.write_text(text.replace(f"bucket: {BUCKET}", f"bucket: {BUCKET}, prefix: {prefix}"))
-    return load_settings(yaml)
-
-
-def back_up(settings: Settings, asset: Asset) -> str:
-    with backup.backup_run(settings, asset):
-        facts = trees.gather_facts(settings, asset)
-        trees.store_directories(settings, facts)
-    return facts.point
+    return vault_site.make(s3, quick_restic, tmp_path, monkeypatch)
 
 
 def damage_some(root: Path) -> dict[str, list[str]]:

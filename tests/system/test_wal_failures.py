@@ -217,6 +217,7 @@ def test_a_hole_is_told_and_closed_by_a_new_base_copy(
             base=tmp_path / "base",
             to_time=in_the_hole,
             prefer=Tier.S3,
+            key=wal_replay.Key(settings),
         )
     shell.recover("database", "--to-time", moment.isoformat())
     assert as_superuser(shell, "SELECT count(*) FROM before_the_hole") == [(1,)]

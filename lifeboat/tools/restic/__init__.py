@@ -4,7 +4,8 @@ Manual: https://restic.readthedocs.io/en/v0.18.0/ ("Scripting" for the JSON, "Ex
 said here of restic's behaviour was tried with 0.18.0.
 
 The password goes to restic by environment, never by argument. Opening a repository costs 0.6 s of
-one core, whatever is asked of it: that is how the password is made hard to guess.
+one core, whatever is asked of it: that is how the password is made hard to guess. A host's own key
+(`keys`) saves that.
 """
 
 from lifeboat.tools.restic.answers import (
@@ -19,6 +20,7 @@ from lifeboat.tools.restic.answers import (
     Snapshot,
 )
 from lifeboat.tools.restic.errors import NoRepository, WrongPassword
+from lifeboat.tools.restic.keys import HostKey, is_of_this_host
 from lifeboat.tools.restic.reading import listing_once
 from lifeboat.tools.restic.repository import MINIMUM_VERSION, Repository
 from lifeboat.tools.restic.restoring import Overwrite
@@ -30,6 +32,7 @@ __all__ = [
     "FileEntry",
     "FoundFile",
     "Health",
+    "HostKey",
     "NoRepository",
     "OnProgress",
     "Overwrite",
@@ -38,5 +41,6 @@ __all__ = [
     "RestoreSummary",
     "Snapshot",
     "WrongPassword",
+    "is_of_this_host",
     "listing_once",
 ]

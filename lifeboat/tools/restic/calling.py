@@ -18,7 +18,14 @@ from urllib.parse import urlsplit
 
 from lifeboat.core.errors import CommandFailed, TransientCommandFailed, TransientError
 from lifeboat.tools import process
-from lifeboat.tools.restic.errors import GaveUp, Locked, NoLockPossible, error_of
+from lifeboat.tools.restic.errors import (
+    GaveUp,
+    Locked,
+    NoLockPossible,
+    WrongPassword,
+    error_of,
+)
+from lifeboat.tools.restic.keys import HostKey, host_key
 from lifeboat.tools.restic.output import PROGRESS_SECONDS, Problems
 
 log = logging.getLogger("lifeboat.restic")
@@ -53,6 +60,7 @@ class Calling:
     program: Path
     environment: Mapping[str, str] = field(repr=False, default_factory=dict)
     cache_directory: Path | None = None
+    host_keys: Path | None = None  # where this host keeps its own keys, if it may have any
     host: str | None = None
     connections: int | None = None  # at the same time; restic's own: 5 for S3, 2 for a directory
     pack_size_mib: int | None = None
@@ -110,8 +118,43 @@ class Calling:
             return self._call(words, doing=doing, **how)
 
     def _call(
+        self, words: list[str], *, doing: str, by_password: bool = False, **how: Any
+    ) -> process.Finished:
+        """Run restic with this host's own key, or else with the vault's password.
+
+        With `by_password` and once an hour with the password alone, which may have been removed.
+        """
+        self._require_answer(doing)
+        own = self.own_key
+        if own is None or not own.id:
+            return self._run(words, self._by_password, doing=doing, **how)
+        refused = False
+        if own.may_be_used and not by_password:
+            try:
+                return self._run(words, own.environment(self.password), doing=doing, **how)
+            except WrongPassword:
+                refused = True
+        done = self._run(words, self._by_password, doing=doing, **how)
+        if refused:
+            log.warning("%s no longer knows this host's own key, which is made anew.", doing)
+            own.forget()
+        else:
+            own.password_opened()
+        return done
+
+    @property
+    def own_key(self) -> HostKey | None:
+        """The key of this host, there or not; None if it may have none."""
+        return host_key(self.host_keys, self.location) if self.host_keys else None
+
+    @property
+    def _by_password(self) -> Mapping[str, str]:
+        return {"RESTIC_PASSWORD": self.password}
+
+    def _run(
         self,
         words: list[str],
+        opening: Mapping[str, str],
         *,
         doing: str,
         as_json: bool = True,
@@ -119,15 +162,14 @@ class Calling:
         ok_codes: Collection[int] = (0,),
         **how: Any,
     ) -> process.Finished:
-        self._require_answer(doing)
         problems = problems or Problems()
         problems.begin(self.patience_seconds)
         try:
             return process.run(
                 [self.program, *(["--json"] if as_json else []), *self._global_words(), *words],
                 doing=doing,
-                env=self._environment(),
-                secrets=self._secrets(),
+                env={**self._environment(), **opening},
+                secrets=[*self._secrets(), opening["RESTIC_PASSWORD"]],
                 on_error_line=problems.take,
                 ok_codes=ok_codes,
                 **how,
@@ -154,7 +196,6 @@ class Calling:
         return {
             **self.environment,
             **cache,
-            "RESTIC_PASSWORD": self.password,
             "RESTIC_PROGRESS_FPS": f"{1 / PROGRESS_SECONDS:g}",
             "TZ": "UTC",  # in which `--time` is read
         }

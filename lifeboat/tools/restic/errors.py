@@ -91,6 +91,12 @@ BY_TEXT: tuple[tuple[str, type[RecoveryError], str], ...] = (
     ),
     (r"permission denied|read-only file system", PermanentError, "Look at owner and mode."),
     (
+        r"\(<key/\w+>\): invalid data",
+        VerificationFailed,
+        "One of its keys is damaged, and restic tries no other one after it. Move that file out of "
+        "the repository's keys/; any other key opens it then.",
+    ),
+    (
         r"ciphertext verification failed|hash does not match|unexpected (blob|pack)"
         r"|invalid data returned|wrong data returned|not found in (repository|index)"
         r"|(ReadFull|LoadRaw)\(.*(no such file|key does not exist|NoSuchKey|file is too short)"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import logging
 import re
 import time
@@ -18,8 +20,10 @@ from lifeboat.core.errors import (
     VerificationFailed,
 )
 from lifeboat.tools import process
+from lifeboat.tools.restic import keys
 from lifeboat.tools.restic.answers import BackupSummary, Health, OnProgress, some, tag_words
 from lifeboat.tools.restic.errors import INCOMPLETE, NoRepository
+from lifeboat.tools.restic.keys import HostKey
 from lifeboat.tools.restic.output import SNAPSHOT, Heard, Problems
 from lifeboat.tools.restic.restoring import Restoring
 
@@ -56,7 +60,7 @@ class Repository(Restoring):
     def exists(self) -> bool:
         """Whether there is a repository that our password opens. A wrong password raises."""
         try:
-            self._read(["cat", "config"], doing=f"Opening {self.location}")
+            self._read(["cat", "config"], doing=f"Opening {self.location}", by_password=True)
         except NoRepository:
             return False
         return True
@@ -67,10 +71,35 @@ class Repository(Restoring):
         if self.exists():
             return
         try:
-            self._call(["init"], doing=f"Making {self.location}")
+            self._call(["init"], doing=f"Making {self.location}", by_password=True)
+            if self.own_key:
+                self.own_key.forget()  # it was to a repository that was here before
         except CommandFailed as error:
             if "already exists" not in error.stderr_tail or not self.exists():
                 raise
+
+    # --- this host's own key ----------------------------------------------------------------
+
+    def new_host_key(self, instead_of: HostKey) -> tuple[HostKey, bytes]:
+        """A key of this host, and what has to be put into the repository below `keys/` for it.
+
+        It counts when it is found there, see `require_opened_by`, and its file was written.
+        """
+        told = self._read(
+            ["cat", "masterkey"], doing=f"Reading the key of {self.location}", by_password=True
+        )
+        master = json.dumps(json.loads(told.stdout), separators=(",", ":")).encode()
+        own = HostKey(instead_of.path, bits=keys.new_bits())
+        id, data = keys.key_file(master, own.password(self.password))
+        return dataclasses.replace(own, id=id), data
+
+    def require_opened_by(self, own: HostKey) -> None:
+        """Raise WrongPassword if that key does not open the repository."""
+        self._run(
+            ["--no-lock", "cat", "config"],
+            own.environment(self.password),
+            doing=f"Opening {self.location} with this host's own key",
+        )
 
     def check(self, *, read: str = "", alone: bool = False, connections: int = 0) -> Health:
         """Check the repository's structure, and all bytes of a share of its packs.

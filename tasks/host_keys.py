@@ -1,0 +1,93 @@
+"""The keys of this host to the vault's repositories: made, put into them, and proven."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+
+from lifeboat.core.errors import PreconditionError, RecoveryError
+from lifeboat.core.points import Asset, Tier
+from lifeboat.settings import Settings
+from lifeboat.tools import filesystem, restic
+from tasks import places
+from tasks.orchestration import side_by_side
+
+log = logging.getLogger("lifeboat")
+
+# restic tries at most 20 keys, and the vault's password must be among them.
+_MOST_KEYS = 10
+
+
+def make_missing(settings: Settings, assets: Collection[Asset | str]) -> None:
+    """Give this host a key to each repository of these assets to which it has none. Never raises.
+
+    Without one the vault's password opens the repository, as it does on any other host.
+    """
+    wanted = {}
+    for asset in assets:
+        for tier in places.RESTIC_TIERS:
+            own = places.repository(settings, asset, tier).own_key
+            if own and own.is_wanted:
+                act = functools.partial(_make, settings, asset, tier, own)
+                wanted[f"{asset} {tier}"] = act
+    side_by_side(wanted)
+
+
+def _make(settings: Settings, asset: Asset | str, tier: Tier, own: restic.HostKey) -> None:
+    store, keys = places.repository(settings, asset, tier), _Keys(settings, asset, tier)
+    try:
+        there = keys.read()
+        old = [name for name, data in there.items() if restic.is_of_this_host(data)]
+        if len(there) - len(old) >= _MOST_KEYS:
+            raise PreconditionError(
+                f"Looking at the keys of {store.location}: it has {len(there)}.",
+                hint="Remove those that nobody needs: `restic key list`, `restic key remove`.",
+            )
+        new, data = store.new_host_key(own)
+        keys.write(new.id, data)
+        store.require_opened_by(new)
+        _keep(new)
+    except (RecoveryError, OSError) as error:
+        log.warning("This host has no key of its own to %s: %s", store.location, error)
+        with suppress(OSError):
+            _keep(own)  # so that it is not tried again with each backup
+        return
+    try:
+        keys.remove(old)
+    except (RecoveryError, OSError) as error:
+        log.warning("Older keys of this host to %s stay: %s", store.location, error)
+
+
+def _keep(own: restic.HostKey) -> None:
+    own.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    filesystem.atomic_write(own.path, own.to_bytes())
+
+
+class _Keys:
+    """The key files of one repository, by their names."""
+
+    def __init__(self, settings: Settings, asset: Asset | str, tier: Tier) -> None:
+        self._bucket = places.bucket(settings) if tier is Tier.S3 else None
+        self._directory = places.repository_directory(settings, asset) / "keys"
+        self._prefix = f"{places.repository_key(asset)}/keys/"
+
+    def read(self) -> Mapping[str, bytes]:
+        if self._bucket:
+            found = self._bucket.list(self._prefix)
+            return {item.key.rpartition("/")[2]: self._bucket.get(item.key) for item in found}
+        return {path.name: path.read_bytes() for path in self._directory.iterdir()}
+
+    def write(self, name: str, data: bytes) -> None:
+        if self._bucket:
+            self._bucket.put(self._prefix + name, data)
+        else:
+            filesystem.atomic_write(self._directory / name, data)
+
+    def remove(self, names: Collection[str]) -> None:
+        if self._bucket:
+            self._bucket.delete([self._prefix + name for name in names])
+        else:
+            for name in names:
+                (self._directory / name).unlink(missing_ok=True)
