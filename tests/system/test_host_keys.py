@@ -124,7 +124,7 @@ def test_a_host_has_a_key_of_its_own_and_the_password_opens_all_the_same(
     assert not repository(settings, tier).check(read="100%").problems
 
 
-def test_neither_what_the_host_keeps_nor_the_password_opens_by_itself(
+def test_a_host_s_key_opens_nothing_without_the_vault_s_password(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     remove_keys(settings, of_host=False)  # so that this host's own key is the only one

@@ -3,9 +3,9 @@
 restic makes each guess at a password cost half a second of one core, and pays that itself whenever
 it opens a repository, in a recovery some ten times. That keeps short passwords from being guessed;
 one of 256 random bits needs no such help. So a host may have a key of its own beside the vault's
-password, in the repository as any other of restic's keys. Its password is made of random bits that
-only this host keeps and of the vault's password: either alone opens nothing, and in the bucket the
-vault is guarded as well as before.
+password, in the repository as any other of restic's keys. Its own password is made of random bits
+that only this host keeps and of the vault's password: what the host keeps opens nothing by itself,
+and what lies in the bucket is guarded as well as before.
 
 The vault's password remains the one that counts. Once an hour at the latest it opens the repository
 itself, so that a day on which it no longer does is noticed while this host is there.
