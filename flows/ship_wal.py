@@ -26,7 +26,7 @@ def ship_wal(request: Backup = Backup()) -> wal_shipping.Shipment:
     Evidence: the run's record, `records/sightings/wal.json`, and `records/gaps/`.
     """
     settings = load_settings(request.config or None)
-    with backup.backup_run(settings, "wal", procedure="ship-wal", urgent=True):
+    with backup.backup_run(settings, "wal", procedure="ship-wal"):
         shipment = wal_shipping.ship(settings)
         wal_hurry.hurry_base_copy(settings)
     return shipment

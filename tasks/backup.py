@@ -10,25 +10,21 @@ from lifeboat.core.errors import PermanentError, PreconditionError
 from lifeboat.core.orchestrator import ASSET as ORCHESTRATOR
 from lifeboat.core.points import Asset
 from lifeboat.settings import Settings
-from lifeboat.tools import priority
 from tasks import alarms, events, host_keys, leftovers, locks, places, vault
 from tasks.record import Run, recorded
 
 UNPROVEN_NAME = "recovered-but-not-verified"
 REHEARSED_NAME = "rehearsal-only"
-# Of a processor that is wanted by all, a backup gets a tenth of what each of the others gets.
-_NICENESS = 10
 
 
 @contextmanager
 def backup_run(
-    settings: Settings, asset: Asset | str, *, procedure: str | None = None, urgent: bool = False
+    settings: Settings, asset: Asset | str, *, procedure: str | None = None
 ) -> Iterator[Run]:
     """Hold one asset for a backup (or another procedure on the vault) and record it.
 
     What dead runs have left is cleaned up first, and told. If it fails, the channels of `alarms`
-    hear of it; if it ends well, Prefect's automations do. On a busy processor it and its programs
-    stand back for the platform, unless it is `urgent`.
+    hear of it; if it ends well, Prefect's automations do.
 
     Raises LockBusy if it is being backed up or the platform is being recovered, and
     PreconditionError on a host whose recovery was never verified: its database may be empty, and
@@ -38,8 +34,6 @@ def backup_run(
     with locks.backup_lock(settings, asset, run=procedure):
         refuse_unproven(settings, doing=f"Starting {procedure}")
         with ExitStack() as held:
-            if not urgent:
-                held.enter_context(priority.yielding(niceness=_NICENESS))
             try:
                 run = held.enter_context(
                     recorded(
@@ -54,13 +48,18 @@ def backup_run(
                 raise
             run.when_finished(functools.partial(alarms.tell_of_run, settings))
             vault.ensure_prepared(settings)
-            if not urgent:
-                of_one = isinstance(asset, Asset) or asset == ORCHESTRATOR
-                host_keys.make_missing(settings, (asset,) if of_one else tuple(Asset))
+            host_keys.make_missing(settings, _opened_by(asset))
             if isinstance(asset, Asset):
                 leftovers.tidy_before(settings, asset)
             yield run
         events.tell_finished(settings.platform, procedure, run.id)
+
+
+def _opened_by(asset: Asset | str) -> tuple[Asset | str, ...]:
+    """The assets whose repositories a run opens. The WAL, which can't wait, has none."""
+    if isinstance(asset, Asset) or asset == ORCHESTRATOR:
+        return (asset,)
+    return () if asset == "wal" else tuple(Asset)
 
 
 def is_unproven(settings: Settings) -> bool:

@@ -270,7 +270,6 @@ def restore_from(
     all is there. If it fails before anything was replaced, no data has changed. After that, what
     was put in place is kept aside, as the damaged directory is, so that the next rung can work.
     """
-    # From this host first, if the base is: a bucket that hangs must not be waited for.
     of_host = (Tier.LOCAL, Tier.S3)
     key = wal_replay.Key(settings, tiers=of_host[::-1] if tier is Tier.S3 else of_host)
     first: dict[str, Callable[[], object]] = {}
@@ -278,7 +277,7 @@ def restore_from(
         first["stop"] = stop
     if tier is Tier.HOT:
         first["proof"] = lambda: restore_database.prove_hot_copy(settings, point)
-    if first:
+    if first and tier is not Tier.S3:  # from where it is read beside the base
         first["key"] = key.ask_ahead
     side_by_side(first)
     incoming = restore_database.bring_base(settings, point, tier, key=key, all_wal=to_time is None)

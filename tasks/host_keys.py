@@ -6,12 +6,13 @@ import functools
 import logging
 from collections.abc import Collection, Mapping
 from contextlib import suppress
+from dataclasses import replace
 
-from lifeboat.core.errors import PreconditionError, RecoveryError
+from lifeboat.core.errors import PreconditionError
 from lifeboat.core.points import Asset, Tier
 from lifeboat.settings import Settings
 from lifeboat.tools import filesystem, restic
-from tasks import places
+from tasks import clock, locks, places
 from tasks.orchestration import side_by_side
 
 log = logging.getLogger("lifeboat")
@@ -25,39 +26,52 @@ def make_missing(settings: Settings, assets: Collection[Asset | str]) -> None:
 
     Without one the vault's password opens the repository, as it does on any other host.
     """
-    wanted = {}
-    for asset in assets:
-        for tier in places.RESTIC_TIERS:
-            own = places.repository(settings, asset, tier).own_key
-            if own and own.is_wanted:
-                act = functools.partial(_make, settings, asset, tier, own)
-                wanted[f"{asset} {tier}"] = act
-    side_by_side(wanted)
+    with locks.making_keys(settings) as it_is_us:
+        wanted = {}
+        for asset in assets if it_is_us else ():
+            for tier in places.RESTIC_TIERS:
+                own = places.repository(settings, asset, tier).own_key
+                if own and own.is_wanted:
+                    act = functools.partial(_try_to_make, settings, asset, tier, own)
+                    wanted[f"{asset} {tier}"] = act
+        side_by_side(wanted)
 
 
-def _make(settings: Settings, asset: Asset | str, tier: Tier, own: restic.HostKey) -> None:
-    store, keys = places.repository(settings, asset, tier), _Keys(settings, asset, tier)
+def _try_to_make(settings: Settings, asset: Asset | str, tier: Tier, own: restic.HostKey) -> None:
     try:
-        there = keys.read()
-        old = [name for name, data in there.items() if restic.is_of_this_host(data)]
-        if len(there) - len(old) >= _MOST_KEYS:
-            raise PreconditionError(
-                f"Looking at the keys of {store.location}: it has {len(there)}.",
-                hint="Remove those that nobody needs: `restic key list`, `restic key remove`.",
-            )
-        new, data = store.new_host_key(own)
-        keys.write(new.id, data)
+        _make(places.repository(settings, asset, tier), _Keys(settings, asset, tier), own)
+    except Exception as error:  # whatever it is: no backup may fail for want of half a second
+        log.warning("This host has no key of its own to %s in %s: %s", asset, tier, error)
+        with suppress(OSError):
+            now = places.repository(settings, asset, tier).own_key or own
+            _keep(replace(now, id=""))  # so that it is not tried again with each backup
+
+
+def _make(store: restic.Repository, keys: _Keys, own: restic.HostKey) -> None:
+    there = keys.read()
+    if not there:
+        return  # there is no repository yet
+    left = [
+        name
+        for name, data in there.items()
+        if name in own.made or restic.is_left_by_this_host(data, clock.now())
+    ]
+    if left:
+        keys.remove(left)
+    if (others := len(there) - len(left)) >= _MOST_KEYS:
+        raise PreconditionError(
+            f"Looking at the keys of {store.location}: it has {others}.",
+            hint="Remove those that nobody needs: `restic key list`, `restic key remove`.",
+        )
+    new, data = store.new_host_key(replace(own, made=()))
+    _keep(replace(new, id=""))  # known before it is there, so that it can be removed again
+    keys.write(new.id, data)
+    try:
         store.require_opened_by(new)
         _keep(new)
-    except (RecoveryError, OSError) as error:
-        log.warning("This host has no key of its own to %s: %s", store.location, error)
-        with suppress(OSError):
-            _keep(own)  # so that it is not tried again with each backup
-        return
-    try:
-        keys.remove(old)
-    except (RecoveryError, OSError) as error:
-        log.warning("Older keys of this host to %s stay: %s", store.location, error)
+    except BaseException:
+        keys.remove([new.id])
+        raise
 
 
 def _keep(own: restic.HostKey) -> None:
@@ -77,7 +91,8 @@ class _Keys:
         if self._bucket:
             found = self._bucket.list(self._prefix)
             return {item.key.rpartition("/")[2]: self._bucket.get(item.key) for item in found}
-        return {path.name: path.read_bytes() for path in self._directory.iterdir()}
+        found = self._directory.iterdir() if self._directory.exists() else ()
+        return {path.name: path.read_bytes() for path in found}
 
     def write(self, name: str, data: bytes) -> None:
         if self._bucket:

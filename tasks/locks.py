@@ -156,9 +156,23 @@ def _backup_path(settings: Settings, asset: Asset | str) -> Path:
 @contextmanager
 def tidying(settings: Settings) -> Iterator[bool]:
     """Whether it is us who clean up now. Another run that does is enough: nothing is waited for."""
+    with _only_one(settings.vault.local / "tidy.lock", "tidy", "Tidying up") as it_is_us:
+        yield it_is_us
+
+
+@contextmanager
+def making_keys(settings: Settings) -> Iterator[bool]:
+    """Whether it is us who give this host its keys to the vault. Nothing is waited for either."""
+    path = settings.vault.local / "host-keys.lock"
+    with _only_one(path, "host keys", "Making this host's keys") as it_is_us:
+        yield it_is_us
+
+
+@contextmanager
+def _only_one(path: Path, run: str, doing: str) -> Iterator[bool]:
     with ExitStack() as held:
         try:
-            held.enter_context(_held(settings.vault.local / "tidy.lock", "tidy", 0.0, "Tidying up"))
+            held.enter_context(_held(path, run, 0.0, doing))
         except LockBusy:
             yield False
         else:

@@ -14,6 +14,7 @@ from lifeboat.core.plan import RecoveryPlan
 from lifeboat.core.points import Asset, Facts, Tier
 from lifeboat.core.timeline import Outcome, Phase
 from lifeboat.settings import Settings
+from lifeboat.tools import restic
 from tasks import (
     artifacts,
     catalogue,
@@ -45,6 +46,7 @@ def recovery(settings: Settings, procedure: str) -> Iterator[Run]:
     """
     directory = places.runs_directory(settings)
     with (
+        restic.at_any_age(),
         incident_log.accompanied(),
         locks.recovery_lock(settings, run=procedure),
         recorded(procedure, platform=settings.platform, directory=directory) as run,
@@ -64,6 +66,7 @@ def recovery_of_orchestrator(settings: Settings) -> Iterator[Run]:
     name = "recover-orchestrator"
     directory = places.runs_directory(settings)
     with (
+        restic.at_any_age(),
         locks.orchestrator_lock(settings, run=name),
         recorded(name, platform=settings.platform, directory=directory) as run,
         artifacts.shown(run, settings),

@@ -6,7 +6,7 @@ import functools
 import json
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -31,7 +31,7 @@ from lifeboat.core.points import (
 )
 from lifeboat.core.timeline import Phase
 from lifeboat.settings import Settings
-from lifeboat.tools import filesystem
+from lifeboat.tools import filesystem, restic
 from tasks import catalogue, clock, data_loss, forecast, places, progress
 from tasks.orchestration import side_by_side, step
 from tasks.record import current_run
@@ -133,14 +133,34 @@ def find_damage(settings: Settings, source: Source) -> tuple[Damage, ...]:
 
     Files newer than the point are not damage. Raises PreconditionError if a directory is a link.
     """
-    refuse_links(
-        directories_of(settings, source.point.asset).values(),
-        doing=f"Looking for damage against {source.point.id}",
-    )
+    return compare_content(settings, source)
+
+
+@step(Phase.DECIDE)
+def find_changes(settings: Settings, source: Source) -> tuple[Damage, ...]:
+    """Compare every file with the recovery point by size and times. No file is read.
+
+    What is named was written to, removed or replaced since, by whomever; what a disk alone has
+    damaged is not among it. Raises PreconditionError if a directory is a link.
+    """
     store = places.repository(settings, source.point.asset, source.tier)
+    return _compare(settings, source, store.find_changes)
+
+
+def compare_content(settings: Settings, source: Source) -> tuple[Damage, ...]:
+    """What `find_damage` does, at any time of a recovery."""
+    store = places.repository(settings, source.point.asset, source.tier)
+    return _compare(settings, source, store.find_damage)
+
+
+def _compare(
+    settings: Settings, source: Source, compare: Callable[..., restic.Damage]
+) -> tuple[Damage, ...]:
+    directories = directories_of(settings, source.point.asset)
+    refuse_links(directories.values(), doing=f"Looking for damage against {source.point.id}")
     damages = []
-    for name, path in directories_of(settings, source.point.asset).items():
-        found = store.find_damage(source.snapshot, subfolder=source.path_of(name), target=path)
+    for name, path in directories.items():
+        found = compare(source.snapshot, subfolder=source.path_of(name), target=path)
         damages.append(
             Damage(
                 directory=name,
@@ -180,8 +200,11 @@ def plan_repair(
     *,
     procedure: str,
     others: Sequence[str] = (),
+    unread: bool = False,
 ) -> RecoveryPlan:
     """Say what a repair would do. Raises NothingToDo if there is nothing to repair.
+
+    `unread`: the files were compared by size and times, and their content has its turn later.
 
     `others` are files that the point can't bring back, but perhaps another one. After a recovery
     that failed or was interrupted, files that are all whole are no reason to stop: the services may
@@ -199,6 +222,10 @@ def plan_repair(
     services = settings.files.services if asset is Asset.FILES else settings.models.services
     symptoms = [damage.in_words() for damage in damages]
     steps = ["keep the damaged files aside, rewrite only those"]
+    prove = ["verify the integrity of every file", f"start {', '.join(services)}"]
+    if unread:
+        symptoms.append("by size and times; no file was read yet")
+        prove.reverse()
     if whole:
         symptoms.append("an earlier recovery brought them back and was cut short after that")
         steps = []
@@ -220,8 +247,7 @@ def plan_repair(
         steps=(
             f"stop {', '.join(services)}",
             *steps,
-            "verify the integrity of every file",
-            f"start {', '.join(services)}",
+            *prove,
             "verify the platform",
         ),
         made_at=clock.now(),
@@ -286,14 +312,19 @@ def keep_damaged(damages: tuple[Damage, ...]) -> None:
 
 
 @step(Phase.RESTORE)
-def rewrite_damaged(settings: Settings, source: Source, damages: tuple[Damage, ...]) -> None:
-    """Bring back only what is missing or damaged. Raises VerificationFailed if any is left out."""
+def rewrite_damaged(
+    settings: Settings, source: Source, damages: tuple[Damage, ...], *, unread: bool = False
+) -> None:
+    """Bring back only what is missing or damaged. Raises VerificationFailed if any is left out.
+
+    `unread`: whether the content of what is named differs is not known; it is written all the same.
+    """
     store = places.repository(settings, source.point.asset, source.tier)
     rewritten: list[str] = []
     for damage in damages:
         if not damage.names:
             continue
-        by_name = len(damage.names) <= _BY_NAME
+        by_name = len(damage.names) <= _BY_NAME and not unread
         if not by_name:
             _make_room(damage)
         summary = store.restore(

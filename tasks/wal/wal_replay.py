@@ -117,18 +117,21 @@ class Key:
         self._asking = threading.Lock()
 
     def read(self) -> str:
-        """Raises what `vault.wal_identity` raises, each time anew."""
-        with self._asking:
-            if not self._identity:
-                self._identity = vault.wal_identity(self._settings, tiers=self._tiers)
-            return self._identity
+        """From the first tier that has it. Raises what `vault.wal_identity` raises."""
+        return self._read(self._tiers)
 
     def ask_ahead(self) -> None:
-        """Never raises: whether it is needed is not known yet."""
+        """Ask the first tier alone: whether it is needed is not known yet. Never raises."""
         try:
-            self.read()
+            self._read(self._tiers[:1])
         except RecoveryError as error:
-            log.warning("The key of the WAL in S3 can't be read yet: %s", error)
+            log.warning("The key of the WAL can't be read yet: %s", error)
+
+    def _read(self, tiers: tuple[Tier, ...]) -> str:
+        with self._asking:
+            if not self._identity:
+                self._identity = vault.wal_identity(self._settings, tiers=tiers)
+            return self._identity
 
 
 class _Download:

@@ -6,8 +6,10 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from lifeboat.core.points import Asset, Tier
 from lifeboat.settings import Settings
 from lifeboat.tools import restic
 from lifeboat.tools.restic.keys import key_file
-from tasks import host_keys, places, vault
+from tasks import clock, host_keys, places, vault
 from tests.system import vault_site
 from tests.system.vault_site import back_up
 
@@ -73,10 +75,14 @@ def keys_in(settings: Settings, tier: Tier) -> Mapping[str, bytes]:
     return host_keys._Keys(settings, Asset.MODELS, tier).read()
 
 
+def is_of_host(key: bytes) -> bool:
+    return json.loads(key)["username"] == "lifeboat: this host"
+
+
 def remove_keys(settings: Settings, *, of_host: bool) -> None:
     """From the local repository: those of this host, or all others."""
     for path in keys_directory(settings).iterdir():
-        if restic.is_of_this_host(path.read_bytes()) == of_host:
+        if is_of_host(path.read_bytes()) == of_host:
             path.unlink()
 
 
@@ -103,8 +109,9 @@ def tried(settings: Settings, tmp_path: Path) -> Callable[[], list[str]]:
 
     def look() -> list[str]:
         told.write_text("")
+        of_password = own_key(settings).of_password or "the password"
         replace(repository(settings), program=recorder).snapshots()
-        return told.read_text().splitlines()
+        return told.read_text().replace(of_password, "the password").splitlines()
 
     return look
 
@@ -170,17 +177,29 @@ def test_without_its_key_in_the_repository_the_password_opens_and_the_next_backu
 
 
 @pytest.mark.parametrize("tier", [Tier.LOCAL, Tier.S3])
-def test_a_host_that_has_lost_its_keys_replaces_them(settings: Settings, tier: Tier) -> None:
+def test_a_host_that_has_lost_its_keys_replaces_them(
+    settings: Settings, tier: Tier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of today stay: they may be those of another host of the same name."""
     first = own_key(settings, tier)
+    before = set(keys_in(settings, tier))
+    others = {name for name, key in keys_in(settings, tier).items() if not is_of_host(key)}
     shutil.rmtree(first.path.parent)
     back_up(settings, Asset.MODELS)
     own = own_key(settings, tier)
     assert own.id not in ("", first.id)
-    assert len(keys_in(settings, tier)) == 2 and first.id not in keys_in(settings, tier)
+    assert set(keys_in(settings, tier)) == {*before, own.id}
+    in_two_days = clock.now() + timedelta(days=2)
+    monkeypatch.setattr(host_keys.clock, "now", lambda: in_two_days)
+    shutil.rmtree(first.path.parent)
+    host_keys.make_missing(settings, [Asset.MODELS])
+    newest = own_key(settings, tier)
+    assert newest.id not in ("", first.id, own.id)
+    assert set(keys_in(settings, tier)) == others | {newest.id}
     assert as_another_host(settings, tier).exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"id": "x"}', b'{"id": 1, "bits": "g"}'])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"id": "x", "bits": "00"}'])
 def test_what_is_kept_and_can_t_be_read_counts_as_nothing(
     settings: Settings, content: bytes, tried: Callable[[], list[str]]
 ) -> None:
@@ -220,15 +239,106 @@ def test_the_password_is_never_hidden_among_too_many_keys(
     assert "it has 10" not in caplog.text, "it is tried again in a day"
 
 
-def test_a_key_that_is_damaged_in_the_repository_is_named(settings: Settings) -> None:
-    """Restic tries no further key then, so that somebody must take it away."""
+def test_a_key_of_ours_that_is_damaged_in_the_repository_hides_no_other_here(
+    settings: Settings, tried: Callable[[], list[str]]
+) -> None:
     own = own_key(settings)
     path = keys_directory(settings) / own.id
     path.write_bytes(path.read_bytes().replace(b'"r": 8', b'"r": 9'))
-    with pytest.raises(VerificationFailed, match="Move that file out of the repository's keys/"):
+    assert tried() == [own.id, "the password"]
+    # restic takes the keys in the order of their names, and elsewhere nothing is tried before.
+    if own.id < own.of_password:
+        with pytest.raises(VerificationFailed, match="Move that file out of the repository's keys"):
+            as_another_host(settings).snapshots()
+    path.unlink()
+    assert as_another_host(settings).snapshots()
+
+
+def test_a_recovery_does_not_end_for_a_password_that_was_removed(settings: Settings) -> None:
+    """In its middle an hour may be over. Who backs up afterwards is told."""
+    remove_keys(settings, of_host=False)
+    let_pass(settings, 3601)
+    with restic.at_any_age():
+        assert repository(settings).snapshots()
+    with pytest.raises(restic.WrongPassword):
         repository(settings).snapshots()
-    path.rename(settings.vault.local / path.name)
-    assert repository(settings).snapshots()
+
+
+def test_the_password_s_own_key_is_never_taken_for_one_of_this_host(settings: Settings) -> None:
+    """Whatever the name of the user by whom restic made it."""
+    long_ago = {"created": "2020-01-01T00:00:00+00:00", "hostname": socket.gethostname()}
+    for name in ("lifeboat", "root"):
+        key = json.dumps(long_ago | {"username": name}).encode()
+        assert not restic.is_left_by_this_host(key, clock.now())
+    ours = json.loads(key_file(b"{}", "x")[1]) | long_ago
+    assert restic.is_left_by_this_host(json.dumps(ours).encode(), clock.now())
+
+
+def test_a_key_that_does_not_open_is_taken_away_again(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_host_key(settings)
+
+    def refuse(self: object, own: restic.HostKey) -> None:
+        raise restic.WrongPassword("it does not open")
+
+    monkeypatch.setattr(restic.Repository, "require_opened_by", refuse)
+    before = set(keys_in(settings, Tier.LOCAL)), set(keys_in(settings, Tier.S3))
+    back_up(settings, Asset.MODELS)
+    assert (set(keys_in(settings, Tier.LOCAL)), set(keys_in(settings, Tier.S3))) == before
+    assert not own_key(settings).id
+
+
+def test_a_key_that_was_put_there_and_forgotten_by_a_crash_is_taken_away(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_host_key(settings)
+
+    class Killed(BaseException):
+        pass
+
+    def die(self: object, own: restic.HostKey) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(restic.Repository, "require_opened_by", die)
+        patch.setattr(host_keys._Keys, "remove", lambda self, names: None)  # it is dead
+        with pytest.raises(Killed):
+            host_keys.make_missing(settings, [Asset.MODELS])
+    [dead] = own_key(settings).made
+    assert dead in keys_in(settings, Tier.LOCAL)
+    let_pass(settings, 86401)
+    back_up(settings, Asset.MODELS)
+    assert set(keys_in(settings, Tier.LOCAL)) == {
+        own_key(settings).of_password,
+        own_key(settings).id,
+    }
+
+
+def test_no_backup_fails_for_a_key_of_this_host(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object, **__: object) -> bytes:
+        raise ValueError("this library knows no such thing")
+
+    monkeypatch.setattr(hashlib, "scrypt", fail)
+    without_host_key(settings)
+    assert back_up(settings, Asset.MODELS)
+    assert "this library knows no such thing" in caplog.text
+
+
+def test_any_password_that_restic_takes_is_good(
+    quick_restic: Path, made: tuple[Settings, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An environment may hold bytes that are no text."""
+    store = replace(
+        repository(made[0]), location=str(tmp_path / "repository"), password="pass\udcffword"
+    )
+    store.initialise()
+    assert store.own_key
+    new, data = store.new_host_key(store.own_key)
+    (tmp_path / "repository" / "keys" / new.id).write_bytes(data)
+    store.require_opened_by(new)
 
 
 def test_where_no_key_may_be_written_backups_go_on_without_one(

@@ -20,7 +20,7 @@ from lifeboat.tools.restic.answers import (
     Snapshot,
 )
 from lifeboat.tools.restic.errors import NoRepository, WrongPassword
-from lifeboat.tools.restic.keys import HostKey, is_of_this_host
+from lifeboat.tools.restic.keys import HostKey, at_any_age, is_left_by_this_host
 from lifeboat.tools.restic.reading import listing_once
 from lifeboat.tools.restic.repository import MINIMUM_VERSION, Repository
 from lifeboat.tools.restic.restoring import Overwrite
@@ -41,6 +41,7 @@ __all__ = [
     "RestoreSummary",
     "Snapshot",
     "WrongPassword",
-    "is_of_this_host",
+    "at_any_age",
+    "is_left_by_this_host",
     "listing_once",
 ]

@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import threading
+import time
 import urllib.request
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -16,9 +17,15 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from lifeboat.core.errors import CommandFailed, TransientCommandFailed, TransientError
+from lifeboat.core.errors import (
+    CommandFailed,
+    RecoveryError,
+    TransientCommandFailed,
+    TransientError,
+)
 from lifeboat.tools import process
 from lifeboat.tools.restic.errors import (
+    DamagedKey,
     GaveUp,
     Locked,
     NoLockPossible,
@@ -125,31 +132,29 @@ class Calling:
         With `by_password` and once an hour with the password alone, which may have been removed.
         """
         self._require_answer(doing)
-        own = self.own_key
-        if own is None or not own.id:
-            return self._run(words, self._by_password, doing=doing, **how)
-        refused = False
+        own = self.own_key or HostKey(Path())
+        refused: RecoveryError | None = None
         if own.may_be_used and not by_password:
             try:
                 return self._run(words, own.environment(self.password), doing=doing, **how)
-            except WrongPassword:
-                refused = True
-        done = self._run(words, self._by_password, doing=doing, **how)
+            except (WrongPassword, DamagedKey) as error:
+                refused = error
+        began = time.time()
+        # Named first, so that a damaged key beside it does not matter.
+        hint = {"RESTIC_KEY_HINT": own.of_password} if own.of_password else {}
+        by_vault = {"RESTIC_PASSWORD": self.password, **hint}
+        done = self._run(words, by_vault, doing=doing, **how)
         if refused:
-            log.warning("%s no longer knows this host's own key, which is made anew.", doing)
+            log.warning("This host's own key is made anew at the next backup: %s", refused)
             own.forget()
-        else:
-            own.password_opened()
+        elif own.id:
+            own.password_opened(began)
         return done
 
     @property
     def own_key(self) -> HostKey | None:
         """The key of this host, there or not; None if it may have none."""
         return host_key(self.host_keys, self.location) if self.host_keys else None
-
-    @property
-    def _by_password(self) -> Mapping[str, str]:
-        return {"RESTIC_PASSWORD": self.password}
 
     def _run(
         self,

@@ -24,6 +24,10 @@ class WrongPassword(PreconditionError):
     """None of the repository's key files is opened by the password."""
 
 
+class DamagedKey(VerificationFailed):
+    """One of the repository's key files is damaged, and restic tries none after it."""
+
+
 class NotADirectory(PreconditionError):
     """A path inside a snapshot is a file."""
 
@@ -91,12 +95,6 @@ BY_TEXT: tuple[tuple[str, type[RecoveryError], str], ...] = (
     ),
     (r"permission denied|read-only file system", PermanentError, "Look at owner and mode."),
     (
-        r"\(<key/\w+>\): invalid data",
-        VerificationFailed,
-        "One of its keys is damaged, and restic tries no other one after it. Move that file out of "
-        "the repository's keys/; any other key opens it then.",
-    ),
-    (
         r"ciphertext verification failed|hash does not match|unexpected (blob|pack)"
         r"|invalid data returned|wrong data returned|not found in (repository|index)"
         r"|(ReadFull|LoadRaw)\(.*(no such file|key does not exist|NoSuchKey|file is too short)"
@@ -119,14 +117,22 @@ BY_TEXT: tuple[tuple[str, type[RecoveryError], str], ...] = (
 )
 
 
+_DAMAGED_KEY = (
+    "One of its keys is damaged, and restic tries no other one after it. Move that file out of the "
+    "repository's keys/; any other key opens it then."
+)
+
+
 def error_of(exit_code: int, text: str, doing: str) -> RecoveryError:
     """Turn restic's exit code and words into one of our errors."""
     if exit_code == NO_REPOSITORY:
         kind, hint = NoRepository, BY_CODE[exit_code][1]
-    elif exit_code == WRONG_PASSWORD:
-        kind, hint = WrongPassword, BY_CODE[exit_code][1]
+    elif exit_code == WRONG_PASSWORD or "wrong password or no key found" in text:  # 1 in 0.17.0
+        kind, hint = WrongPassword, BY_CODE[WRONG_PASSWORD][1]
     elif exit_code == LOCKED:
         kind, hint = Locked, BY_CODE[exit_code][1]
+    elif re.search(r"\(<key/\w+>\): invalid data", text):
+        kind, hint = DamagedKey, _DAMAGED_KEY
     elif "not a directory" in text:
         kind, hint = NotADirectory, ""
     elif "unable to create lock" in text and not re.search(r"already locked", text):

@@ -7,8 +7,8 @@ password, in the repository as any other of restic's keys. Its own password is m
 that only this host keeps and of the vault's password: what the host keeps opens nothing by itself,
 and what lies in the bucket is guarded as well as before.
 
-The vault's password remains the one that counts. Once an hour at the latest it opens the repository
-itself, so that a day on which it no longer does is noticed while this host is there.
+The vault's password remains the one that counts. An hour after it last opened the repository it has
+to do so again, so that a day on which it no longer does is noticed while this host is there.
 
 Source: restic's design document, "Keys, Encryption and MAC".
 """
@@ -16,6 +16,7 @@ Source: restic's design document, "Keys, Encryption and MAC".
 from __future__ import annotations
 
 import base64
+import contextvars
 import hashlib
 import hmac
 import json
@@ -23,18 +24,34 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
-_USER = "lifeboat"
+# Not the name of any user: restic writes that into the keys that it makes itself.
+_USER = "lifeboat: this host"
 _COST = {"N": 1 << 10, "r": 8, "p": 1}  # of one guess: 3 ms
 _BITS = 256
 _NONCE_BYTES = _MAC_BYTES = 16
 _FRESH_SECONDS = 3600.0
 _AGAIN_SECONDS = 86400.0  # after it could not be made
+
+_any_age: contextvars.ContextVar[bool] = contextvars.ContextVar("any_age", default=False)
+
+
+@contextmanager
+def at_any_age() -> Iterator[None]:
+    """Within the block this host's keys are used however long ago the password was proven.
+
+    For recoveries: they must not end in the middle for a password that is not there any more.
+    """
+    token = _any_age.set(True)
+    try:
+        yield
+    finally:
+        _any_age.reset(token)
 
 
 @dataclass(frozen=True)
@@ -46,10 +63,12 @@ class HostKey:
 
     path: Path
     id: str = ""  # the name of the key in the repository
-    bits: str = ""
+    bits: str = field(default="", repr=False)
+    of_password: str = ""  # the name of the key that the vault's password opens
+    made: tuple[str, ...] = ()  # names under which this host has put keys there, `id` among them
 
     def password(self, of_vault: str) -> str:
-        digest = hmac.digest(bytes.fromhex(self.bits), of_vault.encode(), "sha256")
+        digest = hmac.digest(bytes.fromhex(self.bits), os.fsencode(of_vault), "sha256")
         return base64.urlsafe_b64encode(digest).decode()
 
     def environment(self, of_vault: str) -> dict[str, str]:
@@ -58,7 +77,7 @@ class HostKey:
 
     @property
     def may_be_used(self) -> bool:
-        return bool(self.id) and self._seconds_old() < _FRESH_SECONDS
+        return bool(self.id) and (_any_age.get() or self._seconds_old() < _FRESH_SECONDS)
 
     @property
     def is_wanted(self) -> bool:
@@ -67,17 +86,22 @@ class HostKey:
 
     def to_bytes(self) -> bytes:
         """The content of its file."""
-        return json.dumps({"id": self.id, "bits": self.bits}).encode()
+        told = {"id": self.id, "bits": self.bits, "of_password": self.of_password}
+        return json.dumps(told | {"made": self.made}).encode()
 
-    def password_opened(self) -> None:
-        """Note that the vault's own password has just opened the repository."""
+    def password_opened(self, at: float) -> None:
+        """Note that the vault's own password opened the repository at that moment."""
         with suppress(OSError):
-            os.utime(self.path)
+            os.utime(self.path, (at, at))
 
     def forget(self) -> None:
-        """The repository does not know it any more."""
+        """The repository does not know it any more, or holds it damaged: make it anew, at once.
+
+        Which key the password opens is kept: restic tries none after one that is damaged.
+        """
         with suppress(OSError):
-            self.path.unlink(missing_ok=True)
+            self.path.write_bytes(replace(self, id="", bits="").to_bytes())
+            os.utime(self.path, (0, 0))
 
     def _seconds_old(self) -> float:
         try:
@@ -93,7 +117,7 @@ def host_key(directory: Path, location: str) -> HostKey:
     try:
         told = json.loads(path.read_bytes())
         bytes.fromhex(told["bits"])
-        return HostKey(path, told["id"], told["bits"])
+        return HostKey(path, told["id"], told["bits"], told["of_password"], tuple(told["made"]))
     except (OSError, ValueError, KeyError, TypeError):
         return HostKey(path)
 
@@ -120,11 +144,16 @@ def key_file(master: bytes, password: str) -> tuple[str, bytes]:
     return hashlib.sha256(data).hexdigest(), data
 
 
-def is_of_this_host(data: bytes) -> bool:
-    """Whether a repository's key file was made by `key_file` on this host."""
+def is_left_by_this_host(data: bytes, now: datetime) -> bool:
+    """Whether a repository's key is one that `key_file` made on this host, a day ago or earlier.
+
+    A younger one may be that of another host of the same name, which would make itself another.
+    """
     try:
         told = json.loads(data)
-        return (told["username"], told["hostname"]) == (_USER, socket.gethostname())
+        created = datetime.fromisoformat(told["created"])
+        ours = (told["username"], told["hostname"]) == (_USER, socket.gethostname())
+        return ours and (now - created).total_seconds() > _AGAIN_SECONDS
     except (ValueError, KeyError, TypeError):
         return False
 
@@ -135,7 +164,7 @@ def is_of_this_host(data: bytes) -> bool:
 def derive(told: Mapping[str, object], password: str) -> bytes:
     """What a password makes by what a key file says: 32 bytes to encrypt with, 32 for MACs."""
     return hashlib.scrypt(
-        password.encode(),
+        os.fsencode(password),
         salt=base64.b64decode(str(told["salt"])),
         n=int(str(told["N"])),
         r=int(str(told["r"])),

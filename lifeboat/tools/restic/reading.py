@@ -113,28 +113,39 @@ class Reading(Calling):
 
         A node is let go once something was picked of it: there may be millions.
         """
-        doing = f"Listing {subfolder} of snapshot {snapshot_id[:8]}"
+        try:
+            return self._nodes_below(snapshot_id, subfolder, pick)
+        except NotADirectory:
+            picked: list[_Picked] = []
+            path = PurePosixPath(subfolder)
+
+            def keep_file(line: str) -> None:
+                node = json.loads(line)
+                if node.get("path") == subfolder:
+                    found = pick({**node, "path": path.name})
+                    picked.extend([found] if found is not None else [])
+
+            doing = _listing(snapshot_id, subfolder)
+            self._read(["ls", "--", snapshot_id, subfolder], doing=doing, on_line=keep_file)
+            return picked
+
+    def _nodes_below(
+        self, snapshot_id: str, directory: str, pick: Callable[[dict[str, Any]], _Picked | None]
+    ) -> list[_Picked]:
+        """The same of a directory alone. Raises NotADirectory for a file."""
         picked: list[_Picked] = []
 
         def take(line: str) -> None:
             node = json.loads(line)
             if node.get("message_type", node.get("struct_type")) == "node":
                 node["path"] = node["path"].removeprefix("/")
-                keep(node)
+                if (found := pick(node)) is not None:
+                    picked.append(found)
 
-        def keep(node: dict[str, Any]) -> None:
-            if (found := pick(node)) is not None:
-                picked.append(found)
-
-        try:
-            self._read(["ls", "--", f"{snapshot_id}:{subfolder}"], doing=doing, on_line=take)
-        except NotADirectory:
-            path = PurePosixPath(subfolder)
-
-            def keep_file(line: str) -> None:
-                node = json.loads(line)
-                if node.get("path") == subfolder:
-                    keep({**node, "path": path.name})
-
-            self._read(["ls", "--", snapshot_id, subfolder], doing=doing, on_line=keep_file)
+        doing = _listing(snapshot_id, directory)
+        self._read(["ls", "--", f"{snapshot_id}:{directory}"], doing=doing, on_line=take)
         return picked
+
+
+def _listing(snapshot_id: str, path: str) -> str:
+    return f"Listing {path} of snapshot {snapshot_id[:8]}"

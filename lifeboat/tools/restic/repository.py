@@ -85,13 +85,14 @@ class Repository(Restoring):
 
         It counts when it is found there, see `require_opened_by`, and its file was written.
         """
-        told = self._read(
-            ["cat", "masterkey"], doing=f"Reading the key of {self.location}", by_password=True
-        )
+        doing = f"Reading the keys of {self.location}"
+        told = self._read(["cat", "masterkey"], doing=doing, by_password=True)
         master = json.dumps(json.loads(told.stdout), separators=(",", ":")).encode()
-        own = HostKey(instead_of.path, bits=keys.new_bits())
+        there = json.loads(self._read(["key", "list"], doing=doing, by_password=True).stdout)
+        of_password = next((key["id"] for key in there if key["current"]), "")
+        own = HostKey(instead_of.path, bits=keys.new_bits(), of_password=of_password)
         id, data = keys.key_file(master, own.password(self.password))
-        return dataclasses.replace(own, id=id), data
+        return dataclasses.replace(own, id=id, made=(*instead_of.made, id)), data
 
     def require_opened_by(self, own: HostKey) -> None:
         """Raise WrongPassword if that key does not open the repository."""

@@ -7,10 +7,11 @@ import re
 import time
 from collections.abc import Collection, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Any, Literal
 
 from lifeboat.core.errors import PermanentError, PreconditionError
 from lifeboat.tools.restic.answers import Damage, OnProgress, RestoreSummary
+from lifeboat.tools.restic.changes import Change, change_of
 from lifeboat.tools.restic.errors import NotADirectory
 from lifeboat.tools.restic.output import Heard
 from lifeboat.tools.restic.reading import Reading
@@ -117,6 +118,40 @@ class Restoring(Reading):
             truncated=tuple(sorted(truncated)),
             altered=tuple(sorted(altered)),
             files_unharmed=heard.summary.get("files_skipped", 0),
+            seconds=time.monotonic() - began,
+        )
+
+    def find_changes(self, snapshot_id: str, *, subfolder: str, target: Path) -> Damage:
+        """Compare every file of a snapshot's directory with `target` by all but its content.
+
+        Called altered is also what was only touched or copied. What a disk alone has damaged is not
+        found (`changes`). It reads no file: of a million it takes 20 s on one core.
+
+        What is not a directory on both sides is compared by content, as `find_damage` does.
+        """
+        began = time.monotonic()
+        root, unharmed = str(target), 0
+
+        def look(node: dict[str, Any]) -> tuple[Change, str] | None:
+            nonlocal unharmed
+            change = change_of(node, os.path.join(root, node["path"]))
+            unharmed += change is None and node["type"] == "file"
+            return (change, node["path"]) if change else None
+
+        try:
+            if not target.is_dir() or target.is_symlink():
+                raise NotADirectory(f"Comparing {target}: it is no directory.")
+            found = self._nodes_below(snapshot_id, subfolder, look)
+        except NotADirectory:
+            return self.find_damage(snapshot_id, subfolder=subfolder, target=target)
+        names: dict[Change, list[str]] = {change: [] for change in Change}
+        for change, name in found:
+            names[change].append(name)
+        return Damage(
+            missing=tuple(sorted(names[Change.MISSING])),
+            truncated=tuple(sorted(names[Change.TRUNCATED])),
+            altered=tuple(sorted(names[Change.ALTERED])),
+            files_unharmed=unharmed,
             seconds=time.monotonic() - began,
         )
 
