@@ -76,6 +76,9 @@ def test_what_was_written_to_removed_or_replaced_is_found(
     settings: Settings, files: list[Path]
 ) -> None:
     root = settings.files.directories["drawings"]
+    odd = os.fsencode(root) + b"/\xff.dxf"
+    Path(os.fsdecode(odd)).write_bytes(b"its name is not UTF-8")
+    back_up(settings, Asset.FILES)
     gone, cut, flipped, moved, linked, *_ = files[::7]
     wanted = {path: path.read_bytes() for path in files}
     gone.unlink()
@@ -86,6 +89,7 @@ def test_what_was_written_to_removed_or_replaced_is_found(
     linked.unlink()
     linked.symlink_to("/etc/hostname")
     (root / "newer.dxf").write_text("nobody has backed this up")
+    Path(os.fsdecode(odd)).write_bytes(b"its name can't be told")
     found = look(settings)
     assert found.unread and "no file was read yet" in found.plan.symptoms
 
@@ -103,6 +107,7 @@ def test_what_was_written_to_removed_or_replaced_is_found(
     repair.rewrite_damaged(settings, source, found.damages, unread=True)
     assert {path: path.read_bytes() for path in files} == wanted
     assert (root / "newer.dxf").exists()
+    Path(os.fsdecode(odd)).unlink()
     integrity.read_the_rest(settings, source, since=time.time())
 
 
