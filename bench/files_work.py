@@ -23,7 +23,6 @@ from staging.site import BUCKET, PLATFORM
 
 SHARE = 0.01
 UNTIL_WHOLE = "Lifeboat until whole"
-QUICK = "Lifeboat --quick until rewritten"
 # The step of each recovery after which every byte is known to be right.
 _PROVEN_BY = {"files": "verify-integrity", "models": "compare-digests"}
 
@@ -44,13 +43,11 @@ def _share_of_full_restore(work: FilesWork) -> Iterator[str]:
     full = work.restored[False].medians()
     best = min((full[name].seconds for name in work.rivals if name in full), default=None)
     repaired = work.repaired.medians()
-    if best and {OURS, UNTIL_WHOLE, QUICK} <= repaired.keys():
+    if best and OURS in repaired and UNTIL_WHOLE in repaired:
         yield (
             f"{SHARE:.0%} damaged against a full restore by the fastest peer ({best:.2f} s): "
             f"{repaired[OURS].seconds / best:.2f} for the whole command, "
-            f"{repaired[UNTIL_WHOLE].seconds / best:.2f} until the files are whole, "
-            f"{repaired[QUICK].seconds / best:.2f} with --quick until they are rewritten "
-            "(wanted: 0.15)."
+            f"{repaired[UNTIL_WHOLE].seconds / best:.2f} until the files are whole (wanted: 0.15)."
         )
 
 
@@ -69,10 +66,6 @@ class FilesWork:
             for from_s3 in (False, True)
         }
         self.repaired = Comparison(f"{SHARE:.0%} of the files damaged: repaired from this host")
-        self.repaired.notes[QUICK] = (
-            "what was changed since the backup is found by size and times and rewritten; then the "
-            "services start, and every byte is compared while they run."
-        )
         for comparison in (self.first, self.restored[False]):
             comparison.notes |= {r.name: r.note for r in rivals.values() if r.note}
         self.restored[False].notes[OURS] = (
@@ -100,7 +93,7 @@ class FilesWork:
         for from_s3, comparison in self.restored.items():
             for name in self._turned():
                 self._restore(comparison, name, there, from_s3=from_s3)
-        for name in turned([*self._turned(), QUICK], number):
+        for name in self._turned():
             self._repair(name, there)
 
     def _turned(self) -> list[str]:
@@ -173,9 +166,6 @@ class FilesWork:
         return sample
 
     def _repair(self, name: str, there: Mapping[str, str]) -> None:
-        if name == QUICK:
-            # Whoever came before has written to files, of which the last backup does not know.
-            ours.run(self.world, "backup files")
         rng = random.Random(self._number)
         names = [str(path.relative_to(self.world.files)) for path in all_files(self.world.files)]
         for damage in faults.choose_damage(names, share=SHARE, rng=rng):
@@ -185,9 +175,6 @@ class FilesWork:
             told = ours.run(self.world, words)
             self.repaired.measure(name, lambda: told.sample)
             self.repaired.measure(UNTIL_WHOLE, lambda: told.until_end_of(_PROVEN_BY["files"]))
-        elif name == QUICK:
-            told = ours.run(self.world, f"recover files --quick --approve {PLATFORM}")
-            self.repaired.measure(name, lambda: told.until_end_of("rewrite-damaged"))
         else:
             script = self.rivals[name].restore(from_s3=False) or self.rivals[name].restore(
                 from_s3=True

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import functools
-import time
 
 from lifeboat.core.forms import RecoverFiles
 from lifeboat.core.plan import RecoveryPlan
@@ -28,11 +27,6 @@ def recover_files(request: RecoverFiles = RecoverFiles()) -> RunRecord | Recover
     6. Start the services.
     7. Verify the platform.
 
-    With `--quick` files are compared by size and times of change first, which takes seconds where
-    to read them takes hours: step 5, and a comparison of every file's content with the recovery
-    point, come after step 6, while the services run. A file that only its disk has damaged is
-    found then, and this ends with an error that names it.
-
     What it changes: only files that differ from the recovery point, or from the SHA-256 that the
     database knows. Newer files stay.
     If it fails: run it again, or with `--from s3`; the damaged originals lie beside the directory.
@@ -48,7 +42,7 @@ def recover_files(request: RecoverFiles = RecoverFiles()) -> RunRecord | Recover
             not_after=request.not_after,
             named=request.point,
         )
-        look = functools.partial(integrity.look_at_files, settings, source, quick=request.quick)
+        look = functools.partial(integrity.look_at_files, settings, source)
         found = look()
         if request.dry_run:
             return recovery.end_dry_run(run, found.plan, settings)
@@ -56,17 +50,13 @@ def recover_files(request: RecoverFiles = RecoverFiles()) -> RunRecord | Recover
 
         services.stop_services(settings, settings.files.services)
         repair.keep_damaged(found.damages)
-        repair.rewrite_damaged(settings, source, found.damages, unread=found.unread)
-        if not found.unread:
-            integrity.verify_integrity(settings, read_before=found.others)
-        rewritten_at = time.time()
+        repair.rewrite_damaged(settings, source, found.damages)
+        integrity.verify_integrity(settings, read_before=found.others)
         told = side_by_side(
             {
                 "start": lambda: services.start_services(settings, settings.files.services),
                 "expected": lambda: recovery.expectations(settings, source.facts),
             }
         )
-        if found.unread:
-            integrity.read_the_rest(settings, source, since=rewritten_at)
         recovery.prove_recovered(settings, told["expected"])
     return run.record

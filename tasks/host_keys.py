@@ -26,6 +26,13 @@ def make_missing(settings: Settings, assets: Collection[Asset | str]) -> None:
 
     Without one the vault's password opens the repository, as it does on any other host.
     """
+    try:
+        _make_missing(settings, assets)
+    except Exception as error:  # whatever it is: no backup may fail for want of half a second
+        log.warning("This host can't be given keys of its own to the vault: %s", error)
+
+
+def _make_missing(settings: Settings, assets: Collection[Asset | str]) -> None:
     with locks.making_keys(settings) as it_is_us:
         wanted = {}
         for asset in assets if it_is_us else ():
@@ -40,7 +47,7 @@ def make_missing(settings: Settings, assets: Collection[Asset | str]) -> None:
 def _try_to_make(settings: Settings, asset: Asset | str, tier: Tier, own: restic.HostKey) -> None:
     try:
         _make(places.repository(settings, asset, tier), _Keys(settings, asset, tier), own)
-    except Exception as error:  # whatever it is: no backup may fail for want of half a second
+    except Exception as error:
         log.warning("This host has no key of its own to %s in %s: %s", asset, tier, error)
         with suppress(OSError):
             now = places.repository(settings, asset, tier).own_key or own

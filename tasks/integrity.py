@@ -8,7 +8,6 @@ import logging
 from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from lifeboat.core.errors import PermanentError, RecoveryError, VerificationFailed
@@ -22,21 +21,13 @@ from tasks import data_loss, older_versions, places
 from tasks.database import connection
 from tasks.orchestration import side_by_side, step
 from tasks.record import current_run
-from tasks.repair import (
-    Damage,
-    Source,
-    compare_content,
-    find_changes,
-    find_damage,
-    plan_repair,
-)
+from tasks.repair import Damage, Source, find_damage, plan_repair
 from tasks.trees import directories_of
 
 log = logging.getLogger("lifeboat")
 
 LOSSES_NAME = "known-losses.jsonl"
 _THREADS = 4
-_MOST_CHANGED = 0.2  # of all files; above that, to read them takes no longer than to rewrite them
 
 
 def referred_files(settings: Settings) -> tuple[Referred, ...]:
@@ -123,22 +114,14 @@ class FoundInFiles:
     damages: tuple[Damage, ...]
     others: Reading
     plan: RecoveryPlan
-    unread: bool = False  # compared by size and times alone
 
 
-def look_at_files(settings: Settings, source: Source, *, quick: bool = False) -> FoundInFiles:
+def look_at_files(settings: Settings, source: Source) -> FoundInFiles:
     """Compare the files with a point and with the database, and plan; nothing is touched.
 
     What the database knows to be bad and the point can't mend is as bad in the point, or was never
     in it: the damage is older than the point. Raises NothingToDo if all files are whole.
-
-    If it is to be `quick` and something was changed since the point, that is the damage, and the
-    content of all is left to `read_the_rest`; if nothing was changed, or nearly everything, as on a
-    disk to which all was copied, the content is compared here.
     """
-    if quick and (changed := _changed(settings, source)):
-        plan = plan_repair(settings, source, changed, procedure="recover-files", unread=True)
-        return FoundInFiles(damages=changed, others=Reading(), plan=plan, unread=True)
     looked = side_by_side(
         {
             "point": functools.partial(find_damage, settings, source),
@@ -155,19 +138,6 @@ def look_at_files(settings: Settings, source: Source, *, quick: bool = False) ->
     )
     plan = plan_repair(settings, source, damages, procedure="recover-files", others=others.bad)
     return FoundInFiles(damages=damages, others=others, plan=plan)
-
-
-def _changed(settings: Settings, source: Source) -> tuple[Damage, ...]:
-    """What was changed since a point, but by its users; empty if content has to tell."""
-    damages = find_changes(settings, source)
-    if not source.asked_for:
-        damages = without_changes(settings, damages)
-    count = sum(len(damage.names) for damage in damages)
-    files = sum(told.files for told in source.facts.directories.values())
-    if count > files * _MOST_CHANGED:
-        log.warning("%d of %d files were changed since: all are read.", count, files)
-        return ()
-    return damages if count else ()
 
 
 def _read(settings: Settings, referred: Iterable[Referred]) -> Reading:
@@ -191,10 +161,6 @@ def verify_integrity(settings: Settings, *, read_before: Reading = Reading()) ->
     can't come back from anywhere: it is recorded as a known loss, by name, so that it is told to
     people and not mistaken for new damage. Raises VerificationFailed if a store did not answer.
     """
-    _verify(settings, read_before)
-
-
-def _verify(settings: Settings, read_before: Reading = Reading()) -> None:
     everything = referred_files(settings)
     referred = [i for i in everything if i.path not in read_before.whole]
     bad = set(_read(settings, referred).bad)
@@ -207,35 +173,6 @@ def _verify(settings: Settings, read_before: Reading = Reading()) -> None:
     remember_losses(settings, (item.path for item in lost))
     if not lost:
         _note_whole()
-
-
-@step(Phase.VERIFY)
-def read_the_rest(settings: Settings, source: Source, *, since: float) -> None:
-    """After a quick look: compare the content of every file, while the services run.
-
-    First those that the database knows, as `verify_integrity` does; then all that the point holds,
-    but for what was written `since` that moment, as users do. Raises VerificationFailed, naming
-    files that nothing has changed and that differ all the same.
-    """
-    _verify(settings)
-    rotten = []
-    for damage in without_changes(settings, compare_content(settings, source)):
-        here = (Path(damage.path) / name for name in damage.names)
-        rotten += [str(path) for path in here if not _was_changed_since(path, since)]
-    if rotten:
-        raise VerificationFailed(
-            f"Reading the rest of the files: {len(rotten)} differ from {source.point.id}, though "
-            f"nothing has written to them since, first {rotten[0]}.",
-            hint="Their disk has damaged them. The services run. Run `lifeboat recover files` "
-            "again, without --quick.",
-        )
-
-
-def _was_changed_since(path: Path, moment: float) -> bool:
-    try:
-        return path.lstat().st_ctime >= moment
-    except OSError:
-        return True  # removed while the services ran
 
 
 def _note_whole() -> None:

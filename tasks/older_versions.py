@@ -156,11 +156,16 @@ def _scratch(settings: Settings, needed_bytes: int) -> Iterator[Path]:
 
 
 def _whole(path: Path, item: Referred) -> bool:
-    return (
-        path.is_file()
-        and path.stat().st_size == item.bytes
-        and filesystem.digest(path) == item.sha256
-    )
+    """What can't be read, as on a disk that fails, is not."""
+    try:
+        return (
+            path.is_file()
+            and path.stat().st_size == item.bytes
+            and filesystem.digest(path) == item.sha256
+        )
+    except OSError as error:
+        log.warning("%s can't be read: %s", path, error)
+        return False
 
 
 def is_whole(roots: Iterable[Path], item: Referred) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -31,7 +32,7 @@ from lifeboat.core.points import (
 )
 from lifeboat.core.timeline import Phase
 from lifeboat.settings import Settings
-from lifeboat.tools import filesystem, restic
+from lifeboat.tools import filesystem
 from tasks import catalogue, clock, data_loss, forecast, places, progress
 from tasks.orchestration import side_by_side, step
 from tasks.record import current_run
@@ -133,34 +134,14 @@ def find_damage(settings: Settings, source: Source) -> tuple[Damage, ...]:
 
     Files newer than the point are not damage. Raises PreconditionError if a directory is a link.
     """
-    return compare_content(settings, source)
-
-
-@step(Phase.DECIDE)
-def find_changes(settings: Settings, source: Source) -> tuple[Damage, ...]:
-    """Compare every file with the recovery point by size and times. No file is read.
-
-    What is named was written to, removed or replaced since, by whomever; what a disk alone has
-    damaged is not among it. Raises PreconditionError if a directory is a link.
-    """
+    refuse_links(
+        directories_of(settings, source.point.asset).values(),
+        doing=f"Looking for damage against {source.point.id}",
+    )
     store = places.repository(settings, source.point.asset, source.tier)
-    return _compare(settings, source, store.find_changes)
-
-
-def compare_content(settings: Settings, source: Source) -> tuple[Damage, ...]:
-    """What `find_damage` does, at any time of a recovery."""
-    store = places.repository(settings, source.point.asset, source.tier)
-    return _compare(settings, source, store.find_damage)
-
-
-def _compare(
-    settings: Settings, source: Source, compare: Callable[..., restic.Damage]
-) -> tuple[Damage, ...]:
-    directories = directories_of(settings, source.point.asset)
-    refuse_links(directories.values(), doing=f"Looking for damage against {source.point.id}")
     damages = []
-    for name, path in directories.items():
-        found = compare(source.snapshot, subfolder=source.path_of(name), target=path)
+    for name, path in directories_of(settings, source.point.asset).items():
+        found = store.find_damage(source.snapshot, subfolder=source.path_of(name), target=path)
         damages.append(
             Damage(
                 directory=name,
@@ -200,11 +181,8 @@ def plan_repair(
     *,
     procedure: str,
     others: Sequence[str] = (),
-    unread: bool = False,
 ) -> RecoveryPlan:
     """Say what a repair would do. Raises NothingToDo if there is nothing to repair.
-
-    `unread`: the files were compared by size and times, and their content has its turn later.
 
     `others` are files that the point can't bring back, but perhaps another one. After a recovery
     that failed or was interrupted, files that are all whole are no reason to stop: the services may
@@ -222,10 +200,6 @@ def plan_repair(
     services = settings.files.services if asset is Asset.FILES else settings.models.services
     symptoms = [damage.in_words() for damage in damages]
     steps = ["keep the damaged files aside, rewrite only those"]
-    prove = ["verify the integrity of every file", f"start {', '.join(services)}"]
-    if unread:
-        symptoms.append("by size and times; no file was read yet")
-        prove.reverse()
     if whole:
         symptoms.append("an earlier recovery brought them back and was cut short after that")
         steps = []
@@ -247,7 +221,8 @@ def plan_repair(
         steps=(
             f"stop {', '.join(services)}",
             *steps,
-            *prove,
+            "verify the integrity of every file",
+            f"start {', '.join(services)}",
             "verify the platform",
         ),
         made_at=clock.now(),
@@ -291,13 +266,18 @@ def _if_it_is_older(settings: Settings, source: Source) -> str:
 
 @step(Phase.RESTORE)
 def keep_damaged(damages: tuple[Damage, ...]) -> None:
-    """Copy what is damaged aside, by name, before it is repaired in place."""
+    """Copy what is damaged aside, by name, before it is repaired in place.
+
+    What the disk no longer gives is moved, so that the repair writes elsewhere on it; so is a file
+    that lies where the point has a directory, and would have to go.
+    """
     run = current_run()
     for damage in damages:
-        names = (*damage.truncated, *damage.altered)
-        if not names:
-            continue
         path = Path(damage.path)
+        names = [*damage.truncated, *damage.altered]
+        in_the_way = _in_the_way(path, damage.missing)
+        if not names and not in_the_way:
+            continue
         size = sum((path / name).stat().st_size for name in names)
         filesystem.require_free(path.parent, size, doing="Keeping the damaged files aside")
         aside = path.with_name(f"{path.name}.damaged-{run.id}")
@@ -305,26 +285,42 @@ def keep_damaged(damages: tuple[Damage, ...]) -> None:
         for name in names:
             target = aside / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(path / name, target)
+            _copy_or_move(path / name, target)
+        for name in in_the_way:
+            (aside / name).parent.mkdir(parents=True, exist_ok=True)
+            (path / name).rename(aside / name)
+        names += in_the_way
         # Before the first of them is overwritten: a power cut must not take both.
         filesystem.sync_tree(aside)
         run.moved_aside(f"{len(names)} damaged files of {path}", aside)
 
 
-@step(Phase.RESTORE)
-def rewrite_damaged(
-    settings: Settings, source: Source, damages: tuple[Damage, ...], *, unread: bool = False
-) -> None:
-    """Bring back only what is missing or damaged. Raises VerificationFailed if any is left out.
+def _in_the_way(path: Path, missing: Sequence[str]) -> list[str]:
+    """Files that lie where directories of missing files were."""
+    above = {parent for name in missing for parent in Path(name).parents if parent.name}
+    return sorted(str(name) for name in above if (path / name).is_file())
 
-    `unread`: whether the content of what is named differs is not known; it is written all the same.
-    """
+
+def _copy_or_move(path: Path, target: Path) -> None:
+    try:
+        shutil.copy2(path, target)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        log.warning("%s can't be read any more: it is moved aside as it is.", path)
+        target.unlink(missing_ok=True)
+        path.rename(target)
+
+
+@step(Phase.RESTORE)
+def rewrite_damaged(settings: Settings, source: Source, damages: tuple[Damage, ...]) -> None:
+    """Bring back only what is missing or damaged. Raises VerificationFailed if any is left out."""
     store = places.repository(settings, source.point.asset, source.tier)
     rewritten: list[str] = []
     for damage in damages:
         if not damage.names:
             continue
-        by_name = len(damage.names) <= _BY_NAME and not unread
+        by_name = len(damage.names) <= _BY_NAME
         if not by_name:
             _make_room(damage)
         summary = store.restore(

@@ -88,13 +88,6 @@ def files(
     point: PointOption = "",
     latest: LatestOption = False,
     source: FromOption = "cheapest",
-    quick: Annotated[
-        bool,
-        typer.Option(
-            "--quick",
-            help="Find changed files by size and times; read all when the services run again.",
-        ),
-    ] = False,
     because: BecauseOption = "",
     dry_run: DryRun = False,
     approve: ApproveOption = "",
@@ -113,7 +106,6 @@ def files(
         date=_date(date, latest),
         point=point,
         source=source,
-        quick=quick,
         because=because,
         dry_run=dry_run,
     )

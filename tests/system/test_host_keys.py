@@ -259,7 +259,7 @@ def test_a_recovery_does_not_end_for_a_password_that_was_removed(settings: Setti
     remove_keys(settings, of_host=False)
     let_pass(settings, 3601)
     with restic.at_any_age():
-        assert repository(settings).snapshots()
+        assert repository(settings).snapshots() and repository(settings).exists()
     with pytest.raises(restic.WrongPassword):
         repository(settings).snapshots()
 
@@ -325,6 +325,16 @@ def test_no_backup_fails_for_a_key_of_this_host(
     without_host_key(settings)
     assert back_up(settings, Asset.MODELS)
     assert "this library knows no such thing" in caplog.text
+
+
+def test_no_backup_fails_for_a_lock_that_can_t_be_had(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    without_host_key(settings)
+    (settings.vault.local / "host-keys.lock").unlink(missing_ok=True)
+    (settings.vault.local / "host-keys.lock").mkdir()
+    assert back_up(settings, Asset.MODELS)
+    assert "can't be given keys of its own" in caplog.text
 
 
 def test_any_password_that_restic_takes_is_good(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,10 +19,23 @@ import pytest
 
 from lifeboat.core.errors import LockBusy, PermanentError, PreconditionError, RecoveryError
 from lifeboat.core.points import Asset, DatabaseFacts, DirectoryFacts, Facts, Tier, point_id
+from lifeboat.core.references import Referred
 from lifeboat.settings import Settings
 from lifeboat.tools import filesystem, restic
+from lifeboat.tools.restic import restoring
 from staging.s3 import S3Server
-from tasks import backup, catalogue, locks, marks, places, repair, retention, trees, vault
+from tasks import (
+    backup,
+    catalogue,
+    locks,
+    marks,
+    older_versions,
+    places,
+    repair,
+    retention,
+    trees,
+    vault,
+)
 from tasks.orchestration import side_by_side
 from tests.system import vault_site
 from tests.system.vault_site import BUCKET, CANARY, back_up
@@ -93,6 +108,82 @@ def test_damage_is_found_by_name_and_only_that_is_rewritten(
     assert (aside / found.altered[0]).read_bytes() == flipped, "the damaged original is kept"
     same = {name: inode for name, inode in untouched.items() if name not in found.names}
     assert {name: (root / name).stat().st_ino for name in same} == same
+
+
+def test_a_file_that_the_disk_no_longer_gives_is_moved_aside_and_written_anew(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = settings.files.directories["drawings"]
+    whole = filesystem.digests(root)
+    back_up(settings, Asset.FILES)
+    broken = root / damage_some(root)["altered"][0]
+    lost, inode = broken.read_bytes(), broken.stat().st_ino
+    real = shutil.copy2
+
+    def copy(source: Path, target: Path) -> None:
+        target.write_bytes(b"the beginning of it")
+        if source == broken:
+            raise OSError(errno.EIO, "Input/output error")
+        real(source, target)
+
+    monkeypatch.setattr(shutil, "copy2", copy)
+    source = repair.choose_source(settings, Asset.FILES)
+    damages = repair.find_damage(settings, source)
+    repair.keep_damaged(damages)
+    repair.rewrite_damaged(settings, source, damages)
+    assert filesystem.digests(root) == whole
+    [aside] = root.parent.glob("files.damaged-*")
+    kept = aside / broken.relative_to(root)
+    assert (kept.read_bytes(), kept.stat().st_ino) == (lost, inode), "the same blocks of the disk"
+    assert broken.stat().st_ino != inode
+
+
+def test_a_file_in_the_place_of_a_directory_is_kept_aside(settings: Settings) -> None:
+    root = settings.files.directories["drawings"]
+    whole = filesystem.digests(root)
+    back_up(settings, Asset.FILES)
+    shutil.rmtree(root / "1")
+    (root / "1").write_text("somebody's notes")
+    source = repair.choose_source(settings, Asset.FILES)
+    damages = repair.find_damage(settings, source)
+    repair.keep_damaged(damages)
+    repair.rewrite_damaged(settings, source, damages)
+    assert filesystem.digests(root) == whole
+    [aside] = root.parent.glob("files.damaged-*")
+    assert (aside / "1").read_text() == "somebody's notes"
+
+
+def test_a_file_that_can_t_be_read_is_not_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "drawing.dxf").write_text("on a bad sector")
+
+    def fail(path: Path) -> str:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(filesystem, "digest", fail)
+    item = Referred(path="drawing.dxf", sha256="0" * 64, bytes=15)
+    assert not older_versions.is_whole([tmp_path], item)
+
+
+def test_a_file_that_goes_while_it_is_compared_is_missing(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As users delete them."""
+    root = settings.files.directories["drawings"]
+    back_up(settings, Asset.FILES)
+    broken = damage_some(root)
+    gone = broken["altered"][0]
+    real = restoring._size_of
+
+    def size_of(path: Path) -> int | None:
+        if path == root / gone:
+            path.unlink()
+        return real(path)
+
+    monkeypatch.setattr(restoring, "_size_of", size_of)
+    [found] = repair.find_damage(settings, repair.choose_source(settings, Asset.FILES))
+    assert set(found.missing) == {*broken["missing"], gone} and not found.altered
 
 
 def test_restores_side_by_side_take_one_lock_between_them(

@@ -125,14 +125,6 @@ class _RecoverDirectories(_Recovery):
 class RecoverFiles(_RecoverDirectories):
     """Scenario 3: the file storage is corrupt."""
 
-    quick: bool = Field(
-        default=False,
-        title="Quick",
-        description="Look for files that were changed, by size and times, and read all of them "
-        "when the services run again. For a storage that takes hours to read; damage that only a "
-        "disk has done is found last.",
-    )
-
 
 class RecoverModels(_RecoverDirectories):
     """Scenario 4: AI models are lost."""

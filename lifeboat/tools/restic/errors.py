@@ -119,7 +119,7 @@ BY_TEXT: tuple[tuple[str, type[RecoveryError], str], ...] = (
 
 _DAMAGED_KEY = (
     "One of its keys is damaged, and restic tries no other one after it. Move that file out of the "
-    "repository's keys/; any other key opens it then."
+    "repository's keys/; if it was not the password's own, that opens it then."
 )
 
 

@@ -54,6 +54,10 @@ def at_any_age() -> Iterator[None]:
         _any_age.reset(token)
 
 
+def is_at_any_age() -> bool:
+    return _any_age.get()
+
+
 @dataclass(frozen=True)
 class HostKey:
     """What this host keeps of its key to one repository; no `id`: it has none.
@@ -77,7 +81,7 @@ class HostKey:
 
     @property
     def may_be_used(self) -> bool:
-        return bool(self.id) and (_any_age.get() or self._seconds_old() < _FRESH_SECONDS)
+        return bool(self.id) and (is_at_any_age() or self._seconds_old() < _FRESH_SECONDS)
 
     @property
     def is_wanted(self) -> bool:

@@ -113,39 +113,28 @@ class Reading(Calling):
 
         A node is let go once something was picked of it: there may be millions.
         """
-        try:
-            return self._nodes_below(snapshot_id, subfolder, pick)
-        except NotADirectory:
-            picked: list[_Picked] = []
-            path = PurePosixPath(subfolder)
-
-            def keep_file(line: str) -> None:
-                node = json.loads(line)
-                if node.get("path") == subfolder:
-                    found = pick({**node, "path": path.name})
-                    picked.extend([found] if found is not None else [])
-
-            doing = _listing(snapshot_id, subfolder)
-            self._read(["ls", "--", snapshot_id, subfolder], doing=doing, on_line=keep_file)
-            return picked
-
-    def _nodes_below(
-        self, snapshot_id: str, directory: str, pick: Callable[[dict[str, Any]], _Picked | None]
-    ) -> list[_Picked]:
-        """The same of a directory alone. Raises NotADirectory for a file."""
+        doing = f"Listing {subfolder} of snapshot {snapshot_id[:8]}"
         picked: list[_Picked] = []
 
         def take(line: str) -> None:
             node = json.loads(line)
             if node.get("message_type", node.get("struct_type")) == "node":
                 node["path"] = node["path"].removeprefix("/")
-                if (found := pick(node)) is not None:
-                    picked.append(found)
+                keep(node)
 
-        doing = _listing(snapshot_id, directory)
-        self._read(["ls", "--", f"{snapshot_id}:{directory}"], doing=doing, on_line=take)
+        def keep(node: dict[str, Any]) -> None:
+            if (found := pick(node)) is not None:
+                picked.append(found)
+
+        try:
+            self._read(["ls", "--", f"{snapshot_id}:{subfolder}"], doing=doing, on_line=take)
+        except NotADirectory:
+            path = PurePosixPath(subfolder)
+
+            def keep_file(line: str) -> None:
+                node = json.loads(line)
+                if node.get("path") == subfolder:
+                    keep({**node, "path": path.name})
+
+            self._read(["ls", "--", snapshot_id, subfolder], doing=doing, on_line=keep_file)
         return picked
-
-
-def _listing(snapshot_id: str, path: str) -> str:
-    return f"Listing {path} of snapshot {snapshot_id[:8]}"
