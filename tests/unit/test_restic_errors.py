@@ -11,7 +11,7 @@ from lifeboat.tools.restic.errors import DamagedKey, error_of
 
 @pytest.mark.parametrize("exit_code", [1, 12])
 def test_a_wrong_password_is_known_without_its_exit_code_too(exit_code: int) -> None:
-    """restic 0.17.0 ends with 1, later ones with 12."""
+    """Restic 0.17.0 ends with 1, later ones with 12."""
     error = error_of(exit_code, "Fatal: wrong password or no key found", "Opening it")
     assert isinstance(error, WrongPassword) and "LIFEBOAT_VAULT_PASSWORD" in error.hint
 
