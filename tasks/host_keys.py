@@ -98,8 +98,8 @@ class _Keys:
         if self._bucket:
             found = self._bucket.list(self._prefix)
             return {item.key.rpartition("/")[2]: self._bucket.get(item.key) for item in found}
-        found = self._directory.iterdir() if self._directory.exists() else ()
-        return {path.name: path.read_bytes() for path in found}
+        # Beside them may lie what a power cut has left of one, which restic passes over too.
+        return {path.name: path.read_bytes() for path in self._directory.glob("[0-9a-f]*")}
 
     def write(self, name: str, data: bytes) -> None:
         if self._bucket:

@@ -246,10 +246,13 @@ def test_a_key_of_ours_that_is_damaged_in_the_repository_hides_no_other_here(
     path = keys_directory(settings) / own.id
     path.write_bytes(path.read_bytes().replace(b'"r": 8', b'"r": 9'))
     assert tried() == [own.id, "the password"]
-    # restic takes the keys in the order of their names, and elsewhere nothing is tried before.
-    if own.id < own.of_password:
-        with pytest.raises(VerificationFailed, match="Move that file out of the repository's keys"):
-            as_another_host(settings).snapshots()
+    # Elsewhere none is named, and restic takes them in no order: so that the damaged one is first,
+    # it is alone.
+    of_password = keys_directory(settings) / own.of_password
+    of_password.rename(settings.vault.local / "kept")
+    with pytest.raises(VerificationFailed, match="Move that file out of the repository's keys"):
+        as_another_host(settings).snapshots()
+    (settings.vault.local / "kept").rename(of_password)
     path.unlink()
     assert as_another_host(settings).snapshots()
 

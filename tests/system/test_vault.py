@@ -74,6 +74,13 @@ def damage_some(root: Path) -> dict[str, list[str]]:
     return {"missing": names(gone), "truncated": names(cut), "altered": names(flipped)}
 
 
+def repair_files(settings: Settings) -> None:
+    source = repair.choose_source(settings, Asset.FILES)
+    damages = repair.find_damage(settings, source)
+    repair.keep_damaged(damages)
+    repair.rewrite_damaged(settings, source, damages)
+
+
 # With more damage than restic is told by name the same has to come out.
 @pytest.mark.parametrize(("tier", "by_name"), [(Tier.LOCAL, 300), (Tier.S3, 300), (Tier.LOCAL, 2)])
 def test_damage_is_found_by_name_and_only_that_is_rewritten(
@@ -127,10 +134,7 @@ def test_a_file_that_the_disk_no_longer_gives_is_moved_aside_and_written_anew(
         real(source, target)
 
     monkeypatch.setattr(shutil, "copy2", copy)
-    source = repair.choose_source(settings, Asset.FILES)
-    damages = repair.find_damage(settings, source)
-    repair.keep_damaged(damages)
-    repair.rewrite_damaged(settings, source, damages)
+    repair_files(settings)
     assert filesystem.digests(root) == whole
     [aside] = root.parent.glob("files.damaged-*")
     kept = aside / broken.relative_to(root)
@@ -144,10 +148,7 @@ def test_a_file_in_the_place_of_a_directory_is_kept_aside(settings: Settings) ->
     back_up(settings, Asset.FILES)
     shutil.rmtree(root / "1")
     (root / "1").write_text("somebody's notes")
-    source = repair.choose_source(settings, Asset.FILES)
-    damages = repair.find_damage(settings, source)
-    repair.keep_damaged(damages)
-    repair.rewrite_damaged(settings, source, damages)
+    repair_files(settings)
     assert filesystem.digests(root) == whole
     [aside] = root.parent.glob("files.damaged-*")
     assert (aside / "1").read_text() == "somebody's notes"
