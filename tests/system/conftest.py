@@ -23,6 +23,7 @@ from staging.site import Site
 from tasks import places, vault
 from tests.system import quick_keys, settings_file
 from tests.system.image import Image
+from tests.system.vault_site import HOST_YAML
 
 STAGING_SCALE = 0.1
 
@@ -170,14 +171,7 @@ def bucket_settings(
 def host_yaml(endpoint: str, bucket: str) -> str:
     """lifeboat.yaml of a host with files, models and nothing that runs."""
     return f"""\
-platform: cad-test
-environment: staging
-stack: {{kind: process, supervisor_config: supervisord.conf, critical_services: [postgres]}}
-database: {{service: postgres, name: cad, data_directory: data/postgres, bin_directory: /usr}}
-files: {{directories: {{drawings: data/files}}}}
-models: {{directories: {{models: data/models}}}}
-config: {{paths: [lifeboat.yaml]}}
-vault:
+{HOST_YAML}vault:
   local: backups
   s3:
     endpoint: "{endpoint}"

@@ -60,6 +60,7 @@ from tasks import (
     vault,
 )
 from tests.system.quick_keys import make_quick, make_quick_in
+from tests.system.vault_site import HOST_YAML
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(1800)]
 
@@ -76,14 +77,7 @@ TROUBLES = (
     *("S3 is away", "backup is killed", "test fails", "clock is ahead", "clock is behind"),
     *("recovery runs", "prune is killed", "host is down"),
 )
-YAML = """\
-platform: cad-test
-environment: staging
-stack: {{kind: process, supervisor_config: supervisord.conf, critical_services: [postgres]}}
-database: {{service: postgres, name: cad, data_directory: data/postgres, bin_directory: /usr}}
-files: {{directories: {{drawings: data/files}}}}
-models: {{directories: {{models: data/models}}}}
-config: {{paths: [lifeboat.yaml]}}
+VAULT_YAML = """\
 objectives: {{rpo_seconds: 86400}}
 vault:
   local: backups
@@ -187,7 +181,7 @@ class Platform:
     def _write_settings(self, name: str, **changes: str) -> Path:
         told = {"restic": self.restic, "endpoint": self.endpoint, "bucket": BUCKET, **changes}
         path = self.root / name
-        path.write_text(YAML.format(**told))
+        path.write_text(HOST_YAML + VAULT_YAML.format(**told))
         return path
 
     @property

@@ -17,20 +17,14 @@ from staging.ports import choose_ports
 from staging.s3 import S3Server
 from tasks import catalogue, places, vault
 from tasks.wal import wal_continuity
+from tests.system.vault_site import HOST_YAML
 
 pytestmark = [pytest.mark.system]
 
 BUCKET = "lifeboat-wal"
 SYSTEM = "7412345678901234567"
 SIZE = 16 << 20
-YAML = """\
-platform: cad-test
-environment: staging
-stack: {{kind: process, supervisor_config: supervisord.conf, critical_services: [postgres]}}
-database: {{service: postgres, name: cad, data_directory: data/postgres, bin_directory: /usr}}
-files: {{directories: {{drawings: data/files}}}}
-models: {{directories: {{models: data/models}}}}
-config: {{paths: [lifeboat.yaml]}}
+VAULT_YAML = """\
 vault:
   local: backups
   s3: {{endpoint: "{endpoint}", bucket: {bucket}, prefix: {prefix}}}
@@ -57,7 +51,8 @@ def settings(s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> S
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test-secret-key")
     yaml = tmp_path / "lifeboat.yaml"
     prefix = f"test-{secrets.token_hex(4)}"
-    yaml.write_text(YAML.format(endpoint=s3.endpoint, bucket=BUCKET, prefix=prefix))
+    told = VAULT_YAML.format(endpoint=s3.endpoint, bucket=BUCKET, prefix=prefix)
+    yaml.write_text(HOST_YAML + told)
     settings = load_settings(yaml)
     vault.prepare_vault(settings)
     return settings

@@ -18,14 +18,17 @@ from tasks import backup, trees
 
 BUCKET = "lifeboat-vault"
 CANARY = "canary-" + secrets.token_hex(8)  # the vault's password
-YAML = """\
+# Of a host with files, models and nothing that runs; each says itself where its vault is.
+HOST_YAML = """\
 platform: cad-test
 environment: staging
-stack: {{kind: process, supervisor_config: supervisord.conf, critical_services: [postgres]}}
-database: {{service: postgres, name: cad, data_directory: data/postgres, bin_directory: /usr}}
-files: {{directories: {{drawings: data/files}}}}
-models: {{directories: {{models: data/models}}}}
-config: {{paths: [lifeboat.yaml]}}
+stack: {kind: process, supervisor_config: supervisord.conf, critical_services: [postgres]}
+database: {service: postgres, name: cad, data_directory: data/postgres, bin_directory: /usr}
+files: {directories: {drawings: data/files}}
+models: {directories: {models: data/models}}
+config: {paths: [lifeboat.yaml]}
+"""
+VAULT_YAML = """\
 vault:
   local: backups
   restic_program: {restic}
@@ -60,7 +63,7 @@ def make(s3: S3Server, restic: Path, root: Path, monkeypatch: pytest.MonkeyPatch
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(chance.randbytes(50_000))
     yaml = root / "lifeboat.yaml"
-    text = YAML.format(restic=restic, endpoint=s3.endpoint, bucket=BUCKET)
+    text = HOST_YAML + VAULT_YAML.format(restic=restic, endpoint=s3.endpoint, bucket=BUCKET)
     prefix = f"test-{secrets.token_hex(4)}"  # all digits would be a number to YAML
     yaml.write_text(text.replace(f"bucket: {BUCKET}", f"bucket: {BUCKET}, prefix: {prefix}"))
     return load_settings(yaml)
