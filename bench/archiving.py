@@ -43,12 +43,11 @@ class Archiving:
     def wait(self) -> None:
         """Until everybody has all that was written: what is timed is the restore."""
         with psycopg.connect(self._world.dsn("postgres"), autocommit=True) as connection:
-            (segment,) = connection.execute(
-                "SELECT pg_walfile_name(pg_switch_wal() - 1)"
-            ).fetchone()
+            connection.execute("SELECT pg_switch_wal()")
             deadline = time.monotonic() + _PATIENCE_SECONDS
-            query = "SELECT last_archived_wal FROM pg_stat_archiver"
-            while (connection.execute(query).fetchone()[0] or "")[:24] < segment:
+            # Not by the last one archived: that of an older backup's label may come after it.
+            waiting = "SELECT name FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready'"
+            while left := connection.execute(waiting).fetchone():
                 if time.monotonic() > deadline:
-                    raise shell.Failed(f"{segment} is not archived by {self._world.archive_script}")
+                    raise shell.Failed(f"{left[0]}: {self._world.archive_script} does not end")
                 time.sleep(0.1)

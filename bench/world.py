@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[1]
 PROGRAMS = Path("/usr/lib/postgresql/15/bin")
 PEERS_BUCKET = "peers"
 _ROWS_PER_MB = 4096  # of a model
-_WAL_ROWS = 512  # of one statement, some 1 MB
+_WAL_ROWS = 535  # of one statement, 1 MB of WAL
 
 
 @dataclass(frozen=True)
@@ -157,13 +157,16 @@ class World(Site):
         return dataclasses.replace(seeded, known_answers=answers)
 
     def write_wal(self, megabytes: int) -> None:
-        """Let the database write so much WAL, in rows that no compression makes smaller."""
+        """Let the database write so much WAL, in rows that no compression makes smaller.
+
+        In the place of those of the last time, so that the database is as large in every round.
+        """
         with psycopg.connect(self.dsn(), autocommit=True) as connection:
             connection.execute("CREATE TABLE IF NOT EXISTS load (number bigint, content bytea)")
             connection.execute("ALTER TABLE load ALTER content SET STORAGE EXTERNAL")
-            begin = self._written(connection)
+            connection.execute("TRUNCATE load")
             chance = random.Random()
-            while self._written(connection) - begin < megabytes << 20:
+            for _ in range(megabytes):
                 rows = [(number, chance.randbytes(1900)) for number in range(_WAL_ROWS)]
                 with connection.cursor() as cursor, connection.transaction():
                     copy_text = "COPY load (number, content) FROM STDIN (FORMAT binary)"
@@ -171,10 +174,6 @@ class World(Site):
                         copy.set_types(["int8", "bytea"])
                         for row in rows:
                             copy.write_row(row)
-
-    def _written(self, connection: psycopg.Connection) -> int:
-        query = "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint"
-        return connection.execute(query).fetchone()[0]
 
     @cached_property
     def _known(self) -> Mapping[str, str]:

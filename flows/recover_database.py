@@ -24,7 +24,7 @@ def recover_database(request: RecoverDatabase = RecoverDatabase()) -> RunRecord 
     4. Protect the recovered database: slot and WAL receiver.
     5. Start the application.
     6. Verify the platform.
-    7. Start what was deferred, and let backups go on.
+    7. Let backups go on, and start what was deferred.
 
     What it changes: the data directory; the damaged one lies beside it, as `*.damaged-<run>`.
     If it fails: the reasons of every rung are told; nothing was removed; run it again.
@@ -50,6 +50,6 @@ def recover_database(request: RecoverDatabase = RecoverDatabase()) -> RunRecord 
             }
         )
         recovery.prove_recovered(settings, told["expected"])
-        services.start_services(settings, settings.stack.deferred_services)
         services.start_services(settings, settings.stack.backup_services)
+        services.start_deferred(settings)
     return run.record

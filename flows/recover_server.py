@@ -19,7 +19,7 @@ def recover_server(request: RecoverServer) -> RunRecord | RecoveryPlan:
        it takes: engine, disk, and nobody else's data in the places of ours.
     2. Show the plan and wait for approval.
     3. Clone the application's code, and restore the configuration.
-    4. Prepare the services: images are built or pulled.
+    4. Prepare the critical services: images are built or pulled.
     5. Restore database, files and models side by side; replay the WAL that reached the bucket. The
        base copy is that of the newest complete verified set, for WAL brings any base to the newest
        row. Files and models are the newest, for what came by WAL refers to them. What turns out to
@@ -27,9 +27,10 @@ def recover_server(request: RecoverServer) -> RunRecord | RecoveryPlan:
     6. Protect the recovered database: slot and WAL receiver.
     7. Compare files and models with their digests, and start the critical services.
     8. Verify the platform.
-    9. Start what was deferred, and let backups go on.
+    9. Let backups go on, and start what was deferred. What of that does not start is told, and
+       undoes nothing.
 
-    A rehearsal is the same without the last: the bucket is read and never written to.
+    A rehearsal is the same without backups: the bucket is read and never written to.
 
     What it changes: only the directory that was named; the vault is not written to before all
     checks have passed.
@@ -67,9 +68,8 @@ def recover_server(request: RecoverServer) -> RunRecord | RecoveryPlan:
             recovery.prove_recovered(
                 settings, rebuild.expectations(found, restored), mark=not request.rehearsal
             )
-            services.start_services(settings, settings.stack.deferred_services)
-            if request.rehearsal:
-                return run.record
-            rebuild.release(found)
-            services.start_services(settings, settings.stack.backup_services)
+            if not request.rehearsal:
+                rebuild.release(found)
+                services.start_services(settings, settings.stack.backup_services)
+            services.start_deferred(settings)
     return run.record

@@ -17,7 +17,8 @@ def verify_recovery(request: Verify = Verify()) -> Verdict:
 
     1. Read what a whole platform looks like from the newest recovery points.
     2. Run the checks side by side.
-    3. If all pass, let a host that was recovered write to the vault again.
+    3. If all pass, let a host that was recovered write to the vault again, and start what a
+       recovery whose checks had not passed left stopped: backups, and what was deferred.
 
     If it fails: the evidence of each check that did not pass names what it saw.
     Evidence: the verdict, in the run's record.
@@ -34,4 +35,5 @@ def verify_recovery(request: Verify = Verify()) -> Verdict:
             verdict = recovery.verify(settings, expected)
         if verdict.good:
             backup.allow_backups(settings)
+            recovery.go_on_after_failed(settings)
     return verdict

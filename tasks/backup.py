@@ -73,7 +73,7 @@ def refuse_unproven(settings: Settings, *, doing: str) -> None:
     And on one that has only rehearsed: the platform is another host, and so is what may back it up.
     """
     rehearsed = settings.vault.local / REHEARSED_NAME
-    if rehearsed.exists():
+    if has_only_rehearsed(settings):
         raise PreconditionError(
             f"{doing}: this host only rehearsed a recovery ({rehearsed.read_text().strip()}).",
             hint="The platform is backed up where it runs. If this host is to be the platform now: "
@@ -86,6 +86,11 @@ def refuse_unproven(settings: Settings, *, doing: str) -> None:
             "verification has not passed.",
             hint="Run `lifeboat verify`; when all checks pass, backups go on.",
         )
+
+
+def has_only_rehearsed(settings: Settings) -> bool:
+    """Whether a recovery was rehearsed on this host: the platform is another one."""
+    return (settings.vault.local / REHEARSED_NAME).exists()
 
 
 def allow_backups(settings: Settings) -> None:

@@ -53,7 +53,9 @@ def look(settings: Settings, request: RecoverDatabase) -> Found:
     Raises PreconditionError if somebody else uses the data, if it is well, or if nothing can help.
     """
     restore_database.refuse_strangers(settings)
-    assessment = restore_database.assess_database(settings)
+    # Where a restore is wanted the blocks change nothing, and to read all of them takes long.
+    wanted = request.target_time is not None or request.only_from is not None
+    assessment = restore_database.assess_database(settings, read_blocks=not wanted)
     if not request.dry_run:
         restore_database.regain_hot_copy(settings)
     points = choose_points(settings, request)
@@ -223,13 +225,16 @@ def climb(
         try:
             facts = None
             if choice.rung is Rung.RESTART:
-                restore_database.restart_database(settings)
-                data_loss.note(Asset.DATABASE, None, "it was started again with its own data")
+                if staged := restore_database.restart_database(settings):
+                    until = staged.collected.until
+                    data_loss.note_database(settings, staged.facts, staged.collected, to_time=until)
+                else:
+                    data_loss.note(Asset.DATABASE, None, "it was started again with its own data")
             else:
                 tier = choice.rung.tier
                 assert tier is not None and point is not None
                 facts = restore_from(settings, point, tier, to_time=to_time, stop=stop)
-        except RecoveryError as error:
+        except (RecoveryError, OSError) as error:  # a full or failing disk ends one rung, not all
             log.warning("The rung %s did not hold: %s", choice.rung, error)
             run.rung(
                 RungAttempt(
@@ -270,6 +275,7 @@ def restore_from(
     all is there. If it fails before anything was replaced, no data has changed. After that, what
     was put in place is kept aside, as the damaged directory is, so that the next rung can work.
     """
+    restore_database.require_movable(settings)
     of_host = (Tier.LOCAL, Tier.S3)
     key = wal_replay.Key(settings, tiers=of_host[::-1] if tier is Tier.S3 else of_host)
     first: dict[str, Callable[[], object]] = {}
@@ -287,13 +293,14 @@ def restore_from(
         )
         restore_database.stage_recovery(incoming, collected)
         stop()
+        restore_database.move_into_place(settings, incoming)
     except BaseException:
+        # Once it is in place there is nothing left to discard.
         restore_database.discard(incoming)
         raise
-    restore_database.move_into_place(settings, incoming)
     try:
         restore_database.replay(settings, collected, tier=tier)
-    except RecoveryError:
+    except (RecoveryError, OSError):
         restore_database.take_away(settings, incoming)
         raise
     current_run().uses_points(point.id, restored_from=tier)

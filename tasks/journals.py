@@ -27,6 +27,9 @@ _ENDED = "run-ended"
 _INTERRUPTED = "interrupted"
 _EVERYDAY = ("backup", "prune", "ship-wal", "watch-objectives")
 _TOUCHING = (Phase.RESTORE, Phase.REPLAY, Phase.START, Phase.VERIFY)
+_VERIFYING = "verify-recovery"
+# Those that stop services of the platform.
+_STOPPING = ("recover-database", "recover-files", "recover-models", "recover-server")
 _SLACK_SECONDS = 60.0  # between two clocks that tell the same moment
 
 
@@ -154,23 +157,30 @@ def unfinished(directory: Path) -> Iterator[Journal]:
             yield journal
 
 
-def failed_before(directory: Path, procedure: str) -> RunRecord | None:
-    """The newest recovery of this kind that touched the platform here, if it failed or was stopped,
-    and none of any kind has proven since that the platform is well.
+def failed_before(directory: Path, procedure: str = "") -> RunRecord | None:
+    """The newest recovery of the platform, or of this kind, that touched it here, if it failed or
+    was stopped, and nothing has proven since that all is well: no recovery of any kind, and no
+    verification.
 
     What it had stopped may be down still, whatever the data is like by now.
     """
-    found = directory.glob(f"recover-*/{RECORD_NAME}")
+    found = (
+        path
+        for kind in ("recover-*", f"{_VERIFYING}-*")
+        for path in directory.glob(f"{kind}/{RECORD_NAME}")
+    )
     # By the moment in their names.
     for path in sorted(found, key=lambda path: path.parent.name.rsplit("-", 2)[1:], reverse=True):
         try:
             record = RunRecord.model_validate_json(path.read_bytes())
         except (OSError, ValueError):
             continue  # pruned at this moment, or not written to its end
-        if record.outcome is Outcome.DONE and record.verdict:
+        verifies = record.procedure == _VERIFYING
+        good = record.verdict is not None and (record.verdict.good or not verifies)
+        if record.outcome is Outcome.DONE and good:
             return None
         touched = any(step.phase in _TOUCHING for step in record.steps)
-        if touched and record.procedure == procedure:
+        if touched and record.procedure in ((procedure,) if procedure else _STOPPING):
             return record if record.outcome is not Outcome.DONE else None
     return None
 

@@ -29,6 +29,7 @@ from lifeboat.core.errors import (
     VerificationFailed,
 )
 from lifeboat.core.timeline import Outcome, Phase, StepRecord
+from lifeboat.tools import process
 from tasks.record import current_run, flow_run
 
 P = ParamSpec("P")
@@ -237,22 +238,30 @@ def side_by_side(
     """Do independent things at the same time (all, or so many) and give their results by name.
 
     All are tried to the end; then the failures are raised together. One failure alone is raised
-    as it is.
+    as it is. Only an interruption ends what the others run, and is raised when they have ended.
     """
     if not work:
         return {}
     results: dict[str, Any] = {}
     failures: dict[str, BaseException] = {}
-    with ThreadPoolExecutor(max_workers=at_once or len(work), thread_name_prefix="side") as pool:
+    with (
+        process.ended_together() as end,
+        ThreadPoolExecutor(max_workers=at_once or len(work), thread_name_prefix="side") as pool,
+    ):
         futures = {
             name: pool.submit(contextvars.copy_context().run, act) for name, act in work.items()
         }
-        for name, future in futures.items():
-            error = future.exception()
-            if error is None:
-                results[name] = future.result()
-            else:
-                failures[name] = error
+        try:
+            for name, future in futures.items():
+                error = future.exception()
+                if error is None:
+                    results[name] = future.result()
+                else:
+                    failures[name] = error
+        except BaseException:  # of this thread: nobody waits hours for a restore after Ctrl-C
+            end.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     if len(failures) == 1:
         raise next(iter(failures.values()))
     if failures:

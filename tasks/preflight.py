@@ -41,6 +41,7 @@ def look(settings: Settings) -> Verdict:
         "bucket-protection": protection.require_protection,
         "vault-password": _vault_password,
         "code": _code,
+        "verification": _verification,
     }
     found = side_by_side({name: lambda n=name: _tried(n, looks[n], settings) for name in looks})
     return Verdict.of(found.values(), expected=looks)
@@ -173,6 +174,7 @@ def _directories(settings: Settings) -> str:
 def _rename(settings: Settings) -> str:
     """The hot copy is worth its disk only where it can be renamed into place."""
     data, local = settings.database.data_directory, settings.vault.local
+    filesystem.refuse_unmovable(data, doing="Looking at the data directory")
     # Tried, because a bind mount of the same file system refuses too.
     if not filesystem.can_rename(filesystem.nearest(local), filesystem.nearest(data.parent)):
         raise PreconditionError(
@@ -218,3 +220,20 @@ def _code(settings: Settings) -> str:
         )
     commit = git.reachable(settings.code.repository, branch=settings.code.branch)
     return f"{settings.code.branch} of {settings.code.repository} is at {commit[:12]}"
+
+
+def _verification(settings: Settings) -> str:
+    """A check that gives no answer makes every recovery look failed, and that at 3 a.m."""
+    checks = settings.checks
+    missing = [f"{name} (checks.{name.replace('-', '_')})" for name in checks.undeclared]
+    if not settings.files.manifest_query:
+        missing.append("user-data-intact (files.manifest_query)")
+    if missing:
+        raise PreconditionError(
+            f"Looking at the checks that decide whether a recovery is good: {len(missing)} have no "
+            f"answer as lifeboat.yaml is: {', '.join(missing)}. No recovery can pass.",
+            hint="Declare them. What this platform has not got is named in `checks.without`, with "
+            "the reason.",
+        )
+    without = f", {len(checks.without)} done without" if checks.without else ""
+    return f"each check of the platform can be answered{without}"

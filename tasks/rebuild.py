@@ -323,9 +323,10 @@ def _first_that_holds(
         point, began = candidate.point, time.time()
         try:
             result = restore(point)
-        except RecoveryError as error:
+        except (RecoveryError, OSError) as error:
             _note_attempt(point, Outcome.FAILED, str(error), began)
-            refused = isinstance(error, PreconditionError) and asset is not Asset.DATABASE
+            refusal = isinstance(error, (PreconditionError, OSError))  # as of a full disk
+            refused = refusal and asset is not Asset.DATABASE
             if refused or isinstance(error, TransientError):
                 raise
             log.warning("Restoring %s did not work: %s", point.id, error)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from lifeboat.core.checks import Verdict
-from lifeboat.core.errors import VerificationFailed
+from lifeboat.core.errors import LockBusy, VerificationFailed
 from lifeboat.core.forms import RecoverServer
 from lifeboat.core.plan import RecoveryPlan
 from lifeboat.core.points import Asset, Facts, Tier
@@ -17,6 +17,7 @@ from lifeboat.settings import Settings
 from lifeboat.tools import restic
 from tasks import (
     artifacts,
+    backup,
     catalogue,
     journals,
     locks,
@@ -186,13 +187,31 @@ def prove_recovered(
     if not verdict.good:
         raise VerificationFailed(
             f"Verifying the recovery: {verdict.in_words()}",
-            hint="The platform is up as far as it came; damaged data was kept aside (see above).",
+            hint="The platform is up as far as it came; damaged data was kept aside (see above). "
+            "Backups and what was deferred stay stopped until `lifeboat verify` has passed.",
         )
     if mark:
         run = current_run()
         for point, tier in run.restored.items():
             marks.mark_verified(settings, [point], by=run.id, tier=tier)
     return verdict
+
+
+def go_on_after_failed(settings: Settings) -> None:
+    """All checks have passed: start what the last recovery, if it failed, has left stopped.
+
+    Not while another one runs, and not where a recovery was only rehearsed.
+    """
+    failed = journals.failed_before(places.runs_directory(settings))
+    if failed is None or backup.has_only_rehearsed(settings):
+        return
+    try:
+        with locks.recovery_lock(settings, run="verify-recovery"):
+            log.info("%s had failed; what it had left stopped is started.", failed.id)
+            services.start_services(settings, settings.stack.backup_services)
+            services.start_deferred(settings)
+    except LockBusy as busy:
+        log.warning("What %s had left stopped stays so: %s", failed.id, busy)
 
 
 def outcome_in_words(run: Run) -> str:

@@ -7,6 +7,7 @@ block and the WAL is known to be complete before the place is touched.
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import time
 from datetime import datetime
@@ -14,7 +15,11 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from lifeboat.core.errors import PreconditionError, VerificationFailed
+from lifeboat.core.errors import (
+    PermanentError,
+    PreconditionError,
+    VerificationFailed,
+)
 from lifeboat.core.ladder import DatabaseAssessment
 from lifeboat.core.points import Facts, RecoveryPoint, Tier
 from lifeboat.core.timeline import Phase
@@ -44,8 +49,24 @@ class Incoming(BaseModel):
     hot_copy: str = ""  # where it was before, if it was the hot copy
 
 
+class Staged(BaseModel):
+    """What a base copy was to become: kept in it until the replay has proven it.
+
+    So that a recovery that finds it, and whose cure is to start it again, knows what to ask of it.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    facts: Facts
+    collected: wal_replay.CollectedWal
+
+
+# In pg_wal, whose strange names neither the server nor a base backup nor its proof looks at.
+_STAGED = "pg_wal/lifeboat-recovery.json"
+
+
 @step(Phase.DETECT)
-def assess_database(settings: Settings) -> DatabaseAssessment:
+def assess_database(settings: Settings, *, read_blocks: bool = True) -> DatabaseAssessment:
     """Step 1 of scenario 1: the state of the service, its log, and what lies in its directory."""
     stack = stack_of(settings)
     name = settings.database.service
@@ -53,7 +74,7 @@ def assess_database(settings: Settings) -> DatabaseAssessment:
     answers = postgres.answers(connection(settings))
     problems = postgres.cluster_problems(settings.database.data_directory)
     blocks = ""
-    if answers:
+    if answers and read_blocks:
         try:
             postgres.read_every_block(connection(settings))
         except VerificationFailed as error:
@@ -67,6 +88,8 @@ def assess_database(settings: Settings) -> DatabaseAssessment:
         log_tail=log_tail,
     )
     log.info("The database: %s.", found.in_words())
+    if not answers and log_tail:
+        log.info("The end of its log:\n  %s", "\n  ".join(log_tail))
     return found
 
 
@@ -77,11 +100,25 @@ def regain_hot_copy(settings: Settings) -> None:
 
 
 @step(Phase.START)
-def restart_database(settings: Settings) -> None:
-    """Step 2 of scenario 1: restart, wait, and prove that every block can be read."""
+def restart_database(settings: Settings) -> Staged | None:
+    """Step 2 of scenario 1: restart, wait, and prove that every block can be read.
+
+    Give what an interrupted recovery had staged, if it is one's database that was started, and has
+    been replayed as far as that one wanted. Raises VerificationFailed if not.
+    """
     stack_of(settings).restart([settings.database.service])
     _wait_until_ready(settings, settings.recovery.restart_seconds)
     postgres.read_every_block(connection(settings))
+    path = settings.database.data_directory / _STAGED
+    try:
+        staged = Staged.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:  # of another version
+        log.warning("What an earlier recovery wanted of the database can't be read: %s", error)
+        return None
+    _end_replay(settings, staged.collected)
+    return staged
 
 
 def _wait_until_ready(settings: Settings, seconds: float) -> None:
@@ -114,7 +151,8 @@ def bring_base(
     With `all_wal` the WAL that only the bucket has is fetched while a base comes from there.
     What could not be brought to the end is removed: the next base must not find it there.
     """
-    data = settings.database.data_directory
+    told = settings.database
+    data = told.data_directory
     data.parent.mkdir(parents=True, exist_ok=True)
     incoming = data.with_name(f"{data.name}{INCOMING}{current_run().id}")
     facts = catalogue.read_facts(settings, point, tier)
@@ -126,6 +164,11 @@ def bring_base(
     else:
         source = facts.directories["base"]
         filesystem.require_free(data.parent, source.bytes, doing=f"Restoring {point.id}")
+        if os.path.lexists(incoming):  # what restic would write over may be a hot copy
+            raise PermanentError(
+                f"Restoring {point.id}: {incoming} is there already.",
+                hint="Look at it, rename it, and run this again.",
+            )
 
         def fetch_base() -> None:
             places.repository(settings, point.asset, tier).restore(
@@ -136,7 +179,13 @@ def bring_base(
                 timeout_seconds=_time_box(settings, tier),
                 on_progress=progress.of_restic(f"database from {tier}"),
             )
-            postgres.verify_backup(incoming, settings.database.bin_directory)
+            # The proof reads what is in memory, while the disk gets it.
+            side_by_side(
+                {
+                    "proof": lambda: postgres.verify_backup(incoming, told.bin_directory),
+                    "disk": lambda: filesystem.sync_tree(incoming),
+                }
+            )
 
         work = {"base": fetch_base}
         if all_wal and tier is Tier.S3:
@@ -147,7 +196,6 @@ def bring_base(
             shutil.rmtree(incoming, ignore_errors=True)
             wal_replay.forget_ahead(incoming)
             raise
-        filesystem.sync_tree(incoming)
     # Where a cluster lies its owner is right; what the backup says holds where there is none.
     there = data if (data / "PG_VERSION").exists() else incoming / "PG_VERSION"
     filesystem.take_ownership_of(incoming, like=there)
@@ -194,11 +242,16 @@ def stage_recovery(incoming: Incoming, collected: wal_replay.CollectedWal) -> No
         histories=collected.histories,
         target_time=collected.until,
         target_timeline=collected.timeline,
+        scratch=collected.scratch,
     )
     # The directory is renamed into place next: a segment that a power cut had emptied would end the
     # replay early, and without its signal and settings it would end on the base's own timeline.
-    staged = [f"pg_wal/{name}" for name in (*collected.segments, *collected.histories)]
-    for name in (*staged, "recovery.signal", "postgresql.auto.conf"):
+    wal = [f"pg_wal/{name}" for name in (*collected.segments, *collected.histories)]
+    told = collected.model_copy(update={"segments": {}, "histories": {}})
+    note = incoming.directory / _STAGED
+    note.write_text(Staged(facts=incoming.facts, collected=told).model_dump_json())
+    filesystem.take_ownership_of(note.parent, like=incoming.directory)
+    for name in (*wal, _STAGED, "recovery.signal", "postgresql.auto.conf"):
         filesystem.sync_file(incoming.directory / name)
     for directory in (incoming.directory / "pg_wal", incoming.directory):
         filesystem.sync_directory(directory)
@@ -210,7 +263,8 @@ def move_into_place(settings: Settings, incoming: Incoming) -> None:
     """Rename the damaged directory aside and the base copy into its place."""
     run = current_run()
     data = settings.database.data_directory
-    aside = data.with_name(f"{data.name}.damaged-{run.id}")
+    # Where an earlier rung had failed its name is taken.
+    aside = filesystem.free_aside(data, label=f"damaged-{run.id}")
     run.about_to("rename the base copy into place", place=str(data), aside=str(aside))
     began = time.perf_counter()
     moved = filesystem.swap_in(incoming.directory, data, aside=aside)
@@ -227,16 +281,22 @@ def replay(settings: Settings, collected: wal_replay.CollectedWal, *, tier: Tier
     """
     stack_of(settings).up([settings.database.service])
     _wait_until_ready(settings, _time_box(settings, tier))
+    _end_replay(settings, collected)
+    wal_replay.discard(collected)
+
+
+def _end_replay(settings: Settings, collected: wal_replay.CollectedWal) -> None:
+    """Raise VerificationFailed if the server stopped short; else leave it like any other."""
     reached = postgres.recovered_to(settings.database.data_directory)
     if collected.must_reach_lsn and reached.lsn < collected.must_reach_lsn:
         raise VerificationFailed(
             f"Replaying the WAL: it ended at {format_lsn(reached.lsn)}, but the WAL that was "
             f"staged goes to {format_lsn(collected.must_reach_lsn)}.",
-            hint="A segment is damaged. The next rung takes the WAL from S3.",
+            hint="A segment is damaged. A base from S3 takes its WAL from there.",
         )
     postgres.finish_recovery(settings.database.data_directory)
+    (settings.database.data_directory / _STAGED).unlink(missing_ok=True)
     current_run().fact(recovered_to_lsn=format_lsn(reached.lsn), timeline=reached.timeline)
-    wal_replay.discard(collected)
 
 
 @step(Phase.START, retries=1)
@@ -248,6 +308,12 @@ def rearm_wal(settings: Settings) -> None:
     that older bases lead to the newest row no more.
     """
     wal_receiver.rearm(settings)
+
+
+def require_movable(settings: Settings) -> None:
+    """Raise PreconditionError if nothing could be put in the data directory's place."""
+    data = settings.database.data_directory
+    filesystem.refuse_unmovable(data, doing=f"Looking whether {data} can be replaced")
 
 
 def discard(incoming: Incoming) -> None:
@@ -269,9 +335,7 @@ def take_away(settings: Settings, incoming: Incoming) -> None:
     stack_of(settings).stop([settings.database.service])
     if data.exists():
         run = current_run()
-        aside = data.with_name(f"{data.name}.failed-{incoming.tier}-{run.id}")
-        if aside.exists():  # a second base of the same tier
-            aside = aside.with_name(f"{aside.name}-{incoming.facts.point}")
+        aside = filesystem.free_aside(data, label=f"failed-{incoming.tier}-{run.id}")
         data.rename(aside)
         run.moved_aside(f"what the rung {incoming.tier} had put in place", aside)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterable, Mapping
 
+from lifeboat.core.errors import RecoveryError
 from lifeboat.core.timeline import Phase
 from lifeboat.settings import ComposeRunner, ProcessRunner, Settings
 from lifeboat.tools.stacks import (
@@ -15,6 +17,9 @@ from lifeboat.tools.stacks import (
     Stack,
 )
 from tasks.orchestration import step
+from tasks.record import current_run
+
+log = logging.getLogger("lifeboat")
 
 _SECRETS_OF_BACKUPS = (
     *("LIFEBOAT_VAULT_PASSWORD", "AWS_ACCESS_KEY_ID"),
@@ -76,10 +81,31 @@ def start_services(settings: Settings, services: Collection[str]) -> None:
     stack_of(settings).start(services)
 
 
+def start_deferred(settings: Settings) -> None:
+    """After a recovery is proven, start what the platform can do without.
+
+    What does not start is told, and on the record; the recovery is as good without it.
+    """
+    try:
+        start_services(settings, settings.stack.deferred_services)
+    except RecoveryError as error:
+        log.warning(
+            "What was deferred does not run; the recovery is done without it. %s %s",
+            error.message,
+            error.hint or "",
+        )
+        current_run().fact(deferred_services_down=error.message)
+
+
 @step(Phase.FETCH, retries=1)
 def prepare_services(settings: Settings) -> None:
-    """Bring what the services need before they can start: images, empty volumes."""
-    stack_of(settings).prepare()
+    """Bring what the services need before they can start: images, empty volumes.
+
+    Of those that a recovery can't do without. The others bring theirs when they are started, when
+    the data is back: no registry of a dashboard holds it up.
+    """
+    told = settings.stack
+    stack_of(settings).prepare((*told.critical_services, *told.backup_services))
 
 
 @step(Phase.START, retries=1)

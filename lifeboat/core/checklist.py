@@ -406,10 +406,24 @@ class Checks(_Section):
     cpu_normal: CpuNormal = Field(default=CpuNormal(), description="CPU usage is normal.")
     disk_space: DiskSpace = Field(default=DiskSpace(), description="Disk space is sufficient.")
 
+    @property
+    def undeclared(self) -> tuple[str, ...]:
+        """The checks that can't be answered, and are not done without: no recovery passes them."""
+        asked = (name for name in self._optional() if name not in self.without)
+        return tuple(name for name in asked if getattr(self, _key(name)) is None)
+
+    @classmethod
+    def _optional(cls) -> tuple[str, ...]:
+        fields = cls.model_fields
+        return tuple(
+            name
+            for name in CHECK_NAMES
+            if _key(name) in fields and fields[_key(name)].default is None
+        )
+
     @model_validator(mode="after")
     def _nothing_to_look_at(self) -> Checks:
-        fields = type(self).model_fields
-        optional = [n for n in CHECK_NAMES if _key(n) in fields and fields[_key(n)].default is None]
+        optional = self._optional()
         for name in self.without:
             if name not in optional:
                 raise ValueError(

@@ -177,14 +177,20 @@ def move_aside(path: Path, *, label: str) -> Path:
 
     Takes the same time for any size, and never replaces what was moved aside before.
     """
-    for number in itertools.count(1):
-        again = "" if number == 1 else f"-{number}"
-        aside = path.with_name(f"{path.name}.damaged-{label}{again}")
-        if not os.path.lexists(aside):
-            break
+    aside = free_aside(path, label=f"damaged-{label}")
     path.rename(aside)
     sync_directory(path.parent)
     return aside
+
+
+def free_aside(path: Path, *, label: str) -> Path:
+    """A name `<name>.<label>` beside it that nothing has yet: what was kept there before stays."""
+    for number in itertools.count(1):
+        again = "" if number == 1 else f"-{number}"
+        aside = path.with_name(f"{path.name}.{label}{again}")
+        if not os.path.lexists(aside):
+            return aside
+    raise AssertionError
 
 
 def swap_in(incoming: Path, place: Path, *, aside: Path) -> bool:
@@ -194,10 +200,31 @@ def swap_in(incoming: Path, place: Path, *, aside: Path) -> bool:
     touched, if a rename can't work: other file systems, a mount point, a symbolic link, or
     something at `aside`.
     """
-    _refuse_swap(incoming, place, aside)
+    doing = f"Renaming {incoming} to {place}"
+    if not incoming.exists():
+        raise PreconditionError(f"{doing}: {incoming} is not there.")
+    refuse_unmovable(place, doing=doing)
+    if os.path.lexists(aside):
+        raise PreconditionError(
+            f"Moving {place} aside: {aside} exists.",
+            hint="Nothing was touched. Look at it and rename it.",
+        )
+    device = place.parent.stat().st_dev
+    if device not in (incoming.stat().st_dev, aside.parent.stat().st_dev):
+        raise PreconditionError(
+            f"{doing}: they lie on different file systems.",
+            hint="Nothing was touched. Put the incoming copy beside the place.",
+        )
     existed = place.exists()
     if existed:
-        place.rename(aside)
+        try:
+            place.rename(aside)
+        except OSError as error:  # a bind mount of the same file system looks like a directory
+            raise PermanentError(
+                f"Moving {place} aside: {error.strerror}.",
+                hint="Nothing was touched. If it is a mount point, keep the data in a directory "
+                "below it, and name that one in lifeboat.yaml.",
+            ) from error
     try:
         incoming.rename(place)
     except BaseException as error:
@@ -208,31 +235,18 @@ def swap_in(incoming: Path, place: Path, *, aside: Path) -> bool:
     return existed
 
 
-def _refuse_swap(incoming: Path, place: Path, aside: Path) -> None:
-    doing = f"Renaming {incoming} to {place}"
-    if not incoming.exists():
-        raise PreconditionError(f"{doing}: {incoming} is not there.")
-    if os.path.lexists(aside):
-        raise PreconditionError(
-            f"Moving {place} aside: {aside} exists.",
-            hint="Nothing was touched. Look at it and rename it.",
-        )
+def refuse_unmovable(place: Path, *, doing: str) -> None:
+    """Raise PreconditionError if a directory can't be renamed: a link, or a mount point."""
     if place.is_symlink():
         raise PreconditionError(
             f"{doing}: {place} is a symbolic link to {place.resolve()}.",
             hint="Nothing was touched. Name the directory itself in lifeboat.yaml.",
         )
-    device = place.parent.stat().st_dev
-    if place.exists() and place.stat().st_dev != device:
+    if place.exists() and place.stat().st_dev != place.parent.stat().st_dev:
         raise PreconditionError(
             f"{doing}: {place} is a mount point.",
             hint="Nothing was touched. Keep the data in a directory below the mount point and "
             "name that one in lifeboat.yaml.",
-        )
-    if device not in (incoming.stat().st_dev, aside.parent.stat().st_dev):
-        raise PreconditionError(
-            f"{doing}: they lie on different file systems.",
-            hint="Nothing was touched. Put the incoming copy beside the place.",
         )
 
 

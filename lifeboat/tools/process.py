@@ -12,13 +12,20 @@ import shlex
 import shutil
 import signal
 import subprocess
+import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
-from lifeboat.core.errors import CommandFailed, PreconditionError, TransientCommandFailed
+from lifeboat.core.errors import (
+    CommandFailed,
+    PermanentError,
+    PreconditionError,
+    TransientCommandFailed,
+)
 
 log = logging.getLogger("lifeboat.process")
 
@@ -128,11 +135,29 @@ def run(
             said.stderr_tail,
             doing=f"{doing} (not done after {timeout_seconds:g} s)",
         ) from None
+    except _GivenUp:
+        raise PermanentError(
+            f"{doing}: ended, as what it was part of was given up.", hint="Run it again."
+        ) from None
     seconds = time.monotonic() - began
     log.debug("%s: exit code %d after %.2f s", program, exit_code, seconds)
     if exit_code not in ok_codes:
         raise CommandFailed(program, exit_code, said.stderr_tail, doing=doing)
     return Finished(exit_code, bytes(said.stdout), said.stderr_tail, seconds)
+
+
+_ends: ContextVar[tuple[threading.Event, ...]] = ContextVar("ends", default=())
+
+
+@contextlib.contextmanager
+def ended_together() -> Iterator[threading.Event]:
+    """Once the event is set, the programs are ended that any thread with this context runs."""
+    end = threading.Event()
+    token = _ends.set((*_ends.get(), end))
+    try:
+        yield end
+    finally:
+        _ends.reset(token)
 
 
 @dataclass(frozen=True)
@@ -243,6 +268,10 @@ class _TimedOut(Exception):
     """The program was not done in time."""
 
 
+class _GivenUp(Exception):
+    """What the program belongs to was given up."""
+
+
 @dataclass
 class _Said:
     """What a program says, taken in while it says it."""
@@ -327,9 +356,11 @@ def _pump(
     deadline: float | None,
     look: Callable[[], None],
 ) -> None:
-    last_heard, ended = time.monotonic(), False
+    last_heard, ended, ends = time.monotonic(), False, _ends.get()
     while selector.get_map():
         look()
+        if any(end.is_set() for end in ends):
+            raise _GivenUp
         now = time.monotonic()
         if deadline is not None and now >= deadline:
             raise _TimedOut

@@ -71,7 +71,10 @@ def file_counts(context: Context) -> str:
                 wrong.append(f"{name}: {found} files of {expected}")
             seen.append(f"{name}: {found} files, {expected} expected")
     if wrong:
-        raise Failed("; ".join(wrong))
+        raise Failed(
+            "; ".join(wrong) + " (if users have deleted the others since: "
+            "checks.file_counts.tolerance_percent)"
+        )
     known = f"; {lost} known to be lost" if lost else ""
     return "; ".join(seen) + known
 

@@ -69,12 +69,13 @@ def update(settings: Settings, asked: UpdateIncident) -> Incident:
 def close(settings: Settings, asked: CloseIncident) -> Incident:
     """Close an incident, open what is left to do, write the report and tell people.
 
-    A recovery has opened its own follow-ups. Raises PreconditionError as `update`.
+    A recovery that was done has opened its own follow-ups; one that failed, and whose platform
+    people have mended by hand, has not. Raises PreconditionError as `update`.
     """
     _require(asked.by, "who you are", doing="Closing an incident")
     _require(asked.text, "how it ended", doing="Closing an incident")
     found = _open_one(settings, asked.incident)
-    if not found.runs:
+    if not any(item.source in found.runs for item in followups.read_all(settings)):
         followups.open_for(settings, found.id)
     return _kept(settings, _add(settings, found, EventKind.CLOSED, asked.text, asked.by))
 

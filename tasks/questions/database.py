@@ -79,6 +79,7 @@ def question(
         histories=collected.histories,
         target_time=None,
         target_timeline=collected.timeline,
+        scratch=collected.scratch,
     )
     began = time.monotonic()
     with _started(facts.point, start, at_backup=False) as server:

@@ -220,7 +220,7 @@ def fetch_ahead(settings: Settings, facts: Facts, *, base: Path, key: Key) -> No
         scratch = _scratch_of(base)
         scratch.mkdir(parents=True, exist_ok=True)
         _Download(settings, remote, scratch, key).fetch(wanted)
-    except RecoveryError as error:
+    except (RecoveryError, OSError) as error:
         log.warning("WAL could not be fetched beside the base copy: %s", error)
 
 
@@ -329,6 +329,8 @@ def _collect(
     fetched = download.fetch(to_fetch)
     segments |= {name.removesuffix(PARTIAL): path for name, path in fetched.items()}
     segments[newest], end, own_log = _furthest(settings, newest, sources, download, size)
+    if end is None:  # as where one record goes through all of it: then to where the log surely goes
+        end = _last_end(settings, replay, segments, size)
     until = _where_to_stop(settings, replay, segments, to_time, size) if to_time else None
     return CollectedWal(
         segments=segments,
@@ -339,6 +341,19 @@ def _collect(
         own_log=own_log,
         until=until,
     )
+
+
+def _last_end(
+    settings: Settings, replay: log_positions.Replay, segments: Mapping[str, Path], size: int
+) -> int | None:
+    """Where the last whole record of the log ends; None if there is none in any segment."""
+    bin_directory = settings.database.bin_directory
+    for segment in reversed(replay.segments):
+        name = segment.name(size)
+        end = postgres.end_of_wal(segments[name], name, bin_directory, segment_bytes=size)
+        if end is not None:
+            return end
+    return None
 
 
 def _where_to_stop(

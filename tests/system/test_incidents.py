@@ -9,11 +9,12 @@ from contextlib import contextmanager
 import pytest
 
 from lifeboat.core.errors import NoLongerNeeded, PermanentError, Rejected, Withdrawn
+from lifeboat.core.forms import CloseIncident
 from lifeboat.core.incident import Event, EventKind, Severity, State, add_up, read_events
 from lifeboat.core.timeline import Outcome, Phase, RungAttempt
 from tasks import clock, places, recovery
 from tasks.orchestration import step
-from tasks.people import incidents
+from tasks.people import followups, incident_desk, incidents
 
 pytestmark = [pytest.mark.system]
 
@@ -85,6 +86,19 @@ def test_a_second_recovery_of_the_same_trouble_joins(host) -> None:
     with a_recovery(host.settings, "recover-models"):
         pass
     assert len(incidents.list_incidents(host.settings)) == 2, "other trouble"
+
+
+@pytest.mark.parametrize("recovered", [False, True])
+def test_what_people_mended_by_hand_leaves_as_much_to_do(host, recovered: bool) -> None:
+    """A recovery opens its follow-ups when it is done; a failed one leaves that to the closing."""
+    with pytest.raises(PermanentError), a_recovery(host.settings):
+        raise PermanentError("the disk is gone")
+    if recovered:
+        with a_recovery(host.settings):
+            pass
+    assert len(followups.read_all(host.settings)) == (12 if recovered else 0)
+    incident_desk.close(host.settings, CloseIncident(text="A new disk.", by="Ada"))
+    assert len(followups.read_all(host.settings)) == 12
 
 
 def test_what_is_only_planned_opens_nothing(host) -> None:

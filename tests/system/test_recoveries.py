@@ -29,6 +29,7 @@ from staging.site import CRITICAL, Site
 from tasks import database, locks
 from tasks.wal import wal_continuity
 from tests.system import settings_file
+from tests.system.watching import wait_for
 
 pytestmark = [pytest.mark.system]
 
@@ -302,7 +303,9 @@ def test_a_second_recovery_is_refused_while_one_runs(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGKILL])
-@pytest.mark.parametrize("step", ["bring base", "stage recovery", "replay", "start services"])
+@pytest.mark.parametrize(
+    "step", ["bring base", "stage recovery", "move into place", "replay", "start services"]
+)
 def test_an_interrupted_recovery_loses_nothing_and_the_next_one_ends_it(
     shell: Shell, sig: signal.Signals, step: str
 ) -> None:
@@ -456,6 +459,95 @@ def test_a_hole_in_the_wal_is_named_and_nothing_is_replaced(shell: Shell) -> Non
     assert not shell.site.database_directory.exists(), "nothing half recovered is in place"
     places.bucket(settings).put(key, sealed)
     shell.recover("database")
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_segment_that_is_damaged_here_ends_two_rungs_and_the_bucket_has_it_whole(
+    shell: Shell, killed: bool
+) -> None:
+    """Each rung puts its base in place, stops short, and leaves the place to the next one.
+
+    Killed after the first, a database that answers has lost what the damage hides: to start it
+    again is no cure.
+    """
+    shell.run("backup", "database")
+    local = shell.site.server / "backups/database/wal"
+    with psycopg.connect(shell.site.dsn("postgres"), autocommit=True) as connection:
+        for _ in range(3):
+            connection.execute("CREATE TABLE x AS SELECT 1; DROP TABLE x")
+            [(name,)] = connection.execute("SELECT pg_walfile_name(pg_switch_wal())").fetchall()
+            wait_for(lambda name=name: any(local.glob(f"*/*/{name}")), f"{name} is received")
+    record = shell.write()
+    shell.run("wal", "ship")
+    damaged = sorted(path for path in local.glob("*/*/*") if path.name < name)[-1]
+    damaged.write_bytes(damaged.read_bytes()[:8192].ljust(16 << 20, b"\0"))
+    faults.break_site(shell.site, "destroy-data-directory")
+
+    if killed:
+        shell.cut_short("take away", "recover", "database", "--approve", PLATFORM)
+    found = shell.recover("database")
+    first = {"restart": "failed", "hot": "skipped"} if killed else {"restart": "skipped"}
+    assert rungs(found) == {"hot": "failed", "local": "failed", "s3": "done"} | first
+    reasons = [rung["reason"] for rung in found["rungs"] if rung["outcome"] == "failed"]
+    assert len(reasons) == 2
+    assert all("it ended at" in reason for reason in reasons)
+    shell.nothing_lost(record)
+    beside = shell.site.database_directory.parent
+    assert list(beside.glob(f"postgres.failed-local-{found['id']}"))
+    assert not list(beside.glob("postgres.incoming-*"))
+    shell.run("backup", "database")
+
+
+def test_a_data_directory_that_can_not_be_replaced_keeps_services_and_hot_copy(
+    shell: Shell,
+) -> None:
+    shell.run("backup", "database")
+    data = shell.site.database_directory
+    elsewhere = data.with_name("elsewhere")
+    shell.site.stack.stop(["postgres"])
+    data.rename(elsewhere)
+    data.symlink_to(elsewhere)
+    shell.site.stack.start(["postgres"])
+    try:
+        done = shell.run("recover", "database", *("--from", "local"), "--approve", PLATFORM, ok=5)
+        assert "is a symbolic link" in done.stderr
+        assert "Stopping" not in done.stderr
+        assert all(status.pid for status in shell.site.status() if status.name in CRITICAL)
+        assert list((shell.site.server / "backups/database/hot").glob("database-*/base"))
+        assert not list(data.parent.glob("postgres.incoming-*"))
+        assert "is a symbolic link" in shell.run("check", "--json", ok=3).stdout
+    finally:
+        shell.site.stack.stop(["postgres"])
+        data.unlink()
+        elsewhere.rename(data)
+        shell.site.stack.start(["postgres"])
+
+
+def test_after_a_red_recovery_a_green_verification_starts_what_was_left_stopped(
+    shell: Shell,
+) -> None:
+    shell.run("backup", "database")
+    file = next(path for path in sorted(shell.site.files.rglob("*")) if path.is_file())
+    away = shell.outside / file.name
+    shutil.move(file, away)
+
+    def stopped() -> set[str]:
+        return {status.name for status in shell.site.status() if not status.pid}
+
+    try:
+        red = shell.run("recover", "database", "--from", "local", "--approve", PLATFORM, ok=4)
+        assert "stay stopped until `lifeboat verify` has passed" in red.stderr
+        assert {"keeper", "metrics"} <= stopped()
+        shell.run("verify", ok=4)
+        assert {"keeper", "metrics"} <= stopped(), "nothing is proven yet"
+    finally:
+        shutil.move(away, file)
+    assert "what it had left stopped is started" in shell.run("verify").stderr
+    assert not stopped()
+    shell.site.stack.stop(["metrics"])
+    shell.run("verify")
+    assert stopped() == {"metrics"}, "what people stop stays so"
+    shell.site.stack.start(["metrics"])
 
 
 # --- scenario 3: files ----------------------------------------------------------------------

@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
+import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import get_args
@@ -24,6 +26,7 @@ from lifeboat.core.errors import (
     TransientError,
 )
 from lifeboat.core.timeline import Outcome, Phase
+from lifeboat.tools import process
 from tasks import orchestration
 from tasks.orchestration import side_by_side, step
 from tasks.record import current_run, recorded
@@ -192,3 +195,30 @@ def test_a_run_by_a_deployment_is_green_only_if_what_it_found_is_good(monkeypatc
     good = Verdict.of([CheckResult(name="search", status="PASS", evidence="3", seconds=0)])
     good = good.model_copy(update={"checks": good.checks[7:8]})
     assert ended(good) is good
+
+
+def test_ctrl_c_ends_what_runs_side_by_side_and_waits_for_no_restore() -> None:
+    ended: list[str] = []
+    never_began: list[str] = []
+
+    def restore() -> None:
+        try:
+            process.run(["sleep", "60"], doing="Restoring")
+        except PermanentError as error:
+            ended.append(error.message)
+            raise
+
+    def both() -> None:
+        side_by_side({"a": restore, "b": restore})  # as the restores of a lost server
+
+    began = time.monotonic()
+    here = threading.get_ident()
+    ctrl_c = threading.Timer(0.5, lambda: signal.pthread_kill(here, signal.SIGINT))
+    ctrl_c.start()
+    work = {"nested": both, "own": restore, "later": lambda: never_began.append("later")}
+    with pytest.raises(KeyboardInterrupt):
+        side_by_side(work, at_once=2)
+    assert time.monotonic() - began < 20
+    assert ended == ["Restoring: ended, as what it was part of was given up."] * 3
+    assert not never_began
+    process.run(["true"], doing="Going on")

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from lifeboat.core.checks import CheckResult, Verdict
 from lifeboat.core.errors import PermanentError
 from lifeboat.core.points import Asset
 from lifeboat.core.timeline import (
@@ -108,6 +109,22 @@ def test_a_recovery_that_failed_is_taken_up_until_one_is_done(tmp_path: Path) ->
     path.write_text(json.dumps({**json.loads(path.read_text()), "verdict": {"checks": []}}))
     assert before() is None
     recovered(tmp_path, "recover-database", Outcome.FAILED, hours_old=3, phase=Phase.START)
+    assert before()
+    of_any_kind = journals.failed_before(tmp_path)
+    assert of_any_kind and of_any_kind.id == before()
+    recovered(tmp_path, "recover-orchestrator", Outcome.FAILED, hours_old=2.9, phase=Phase.START)
+    assert journals.failed_before(tmp_path) == of_any_kind, "it stops nothing of the platform"
+    for status, hours_old in (("FAIL", 2.8), ("PASS", 2.7)):
+        verified = recovered(
+            tmp_path, "verify-recovery", Outcome.DONE, hours_old=hours_old, phase=Phase.VERIFY
+        )
+        path = tmp_path / verified / record.RECORD_NAME
+        check = CheckResult(name="x", status=status, evidence="3", seconds=0)
+        verdict = Verdict(checks=(check,)).model_dump(mode="json")
+        path.write_text(json.dumps({**json.loads(path.read_text()), "verdict": verdict}))
+        assert bool(before()) is (status == "FAIL")
+    assert journals.failed_before(tmp_path) is None
+    recovered(tmp_path, "recover-database", Outcome.FAILED, hours_old=2, phase=Phase.START)
     assert before()
     recovered(tmp_path, "recover-database", Outcome.DONE, hours_old=1, phase=Phase.VERIFY)
     assert before() is None

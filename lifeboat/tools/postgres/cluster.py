@@ -239,12 +239,14 @@ def stage_recovery(
     histories: Mapping[str, Path],
     target_time: datetime | None,
     target_timeline: int,
+    scratch: Path | None = None,
 ) -> None:
     """Put WAL into a base copy's own pg_wal and tell it to replay to the end, or to a moment.
 
     PostgreSQL then needs no mount, no tool and no archive: what is not in pg_wal does not exist.
     From then on the server keeps all WAL, until `let_go_of_wal`.
-    Files are copies and never links, because the server writes into its old segments again.
+    Files that lie in `scratch` are moved. Others are copied, and never linked, because the server
+    writes into its old segments again.
     """
     pg_wal = directory / "pg_wal"
     pg_wal.mkdir(exist_ok=True)
@@ -255,7 +257,10 @@ def stage_recovery(
         if target.exists() and target.samefile(source):
             continue
         # With its time: the one of a history says when that timeline began.
-        shutil.copy2(source, target)
+        if source.parent == scratch:
+            shutil.move(source, target)
+        else:
+            shutil.copy2(source, target)
         staged.append(target)
     settings = {
         "restore_command": "'false'",
@@ -301,7 +306,10 @@ def _rewrite(path: Path, added: Iterable[str]) -> None:
     kept = list(_without_ours(path.read_text().splitlines() if path.exists() else ()))
     # A recovery and a receiver may write at once.
     part = path.with_name(f".{path.name}.lifeboat-{os.getpid()}")
-    part.write_text("\n".join([*kept, *added]) + "\n")
+    with part.open("w") as file:
+        file.write("\n".join([*kept, *added]) + "\n")
+        file.flush()
+        os.fsync(file.fileno())  # a power cut must not leave it empty, with all that people set
     if path.exists():
         seen = path.stat()
         os.chown(part, seen.st_uid, seen.st_gid)
