@@ -61,10 +61,6 @@ class Staged(BaseModel):
     collected: wal_replay.CollectedWal
 
 
-# In pg_wal, whose strange names neither the server nor a base backup nor its proof looks at.
-_STAGED = "pg_wal/lifeboat-recovery.json"
-
-
 @step(Phase.DETECT)
 def assess_database(settings: Settings, *, read_blocks: bool = True) -> DatabaseAssessment:
     """Step 1 of scenario 1: the state of the service, its log, and what lies in its directory."""
@@ -79,7 +75,7 @@ def assess_database(settings: Settings, *, read_blocks: bool = True) -> Database
             postgres.read_every_block(connection(settings))
         except VerificationFailed as error:
             blocks = str(error)
-    log_tail = tuple(stack.logs(name, 20).splitlines()) if status else ()
+    log_tail = tuple(stack.logs(name, 10).splitlines()) if status else ()
     found = DatabaseAssessment(
         service_state=status.state if status else "unknown to the stack",
         answers=answers,
@@ -109,7 +105,7 @@ def restart_database(settings: Settings) -> Staged | None:
     stack_of(settings).restart([settings.database.service])
     _wait_until_ready(settings, settings.recovery.restart_seconds)
     postgres.read_every_block(connection(settings))
-    path = settings.database.data_directory / _STAGED
+    path = settings.database.data_directory / wal_replay.STAGED
     try:
         staged = Staged.model_validate_json(path.read_bytes())
     except FileNotFoundError:
@@ -248,10 +244,10 @@ def stage_recovery(incoming: Incoming, collected: wal_replay.CollectedWal) -> No
     # replay early, and without its signal and settings it would end on the base's own timeline.
     wal = [f"pg_wal/{name}" for name in (*collected.segments, *collected.histories)]
     told = collected.model_copy(update={"segments": {}, "histories": {}})
-    note = incoming.directory / _STAGED
+    note = incoming.directory / wal_replay.STAGED
     note.write_text(Staged(facts=incoming.facts, collected=told).model_dump_json())
     filesystem.take_ownership_of(note.parent, like=incoming.directory)
-    for name in (*wal, _STAGED, "recovery.signal", "postgresql.auto.conf"):
+    for name in (*wal, wal_replay.STAGED, "recovery.signal", "postgresql.auto.conf"):
         filesystem.sync_file(incoming.directory / name)
     for directory in (incoming.directory / "pg_wal", incoming.directory):
         filesystem.sync_directory(directory)
@@ -295,7 +291,7 @@ def _end_replay(settings: Settings, collected: wal_replay.CollectedWal) -> None:
             hint="A segment is damaged. A base from S3 takes its WAL from there.",
         )
     postgres.finish_recovery(settings.database.data_directory)
-    (settings.database.data_directory / _STAGED).unlink(missing_ok=True)
+    (settings.database.data_directory / wal_replay.STAGED).unlink(missing_ok=True)
     current_run().fact(recovered_to_lsn=format_lsn(reached.lsn), timeline=reached.timeline)
 
 

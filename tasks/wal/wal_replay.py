@@ -41,6 +41,10 @@ log = logging.getLogger("lifeboat")
 
 _PARALLEL = 8
 
+# What a recovery wants of a base copy, kept in it until the replay has proven it. In pg_wal, whose
+# strange names neither the server nor a base backup nor its proof looks at.
+STAGED = "pg_wal/lifeboat-recovery.json"
+
 
 class CollectedWal(BaseModel):
     """The WAL that a recovery will replay, as plain files on this host."""
@@ -261,6 +265,10 @@ def _look(
     data = settings.database.data_directory
     # A rung that failed before has moved the damaged directory aside already.
     for place in (*sorted(data.parent.glob(f"{data.name}.damaged-*")), data):
+        # A replay that may have stopped short has begun a timeline of its own there, and to follow
+        # it would lose what comes after. What users wrote on one like it has come to the vault.
+        if (place / STAGED).exists():
+            continue
         salvaged |= postgres.salvage_segments(place, told.system_identifier, told.wal_segment_bytes)
     return _Sources(
         local=local,
