@@ -44,7 +44,7 @@ def recover_database(request: RecoverDatabase = RecoverDatabase()) -> RunRecord 
         told = side_by_side(
             {
                 "start": lambda: services.start_services(
-                    settings, services.application_services(settings)
+                    settings, services.services_to_prove(settings)
                 ),
                 "expected": lambda: recovery.expectations(settings, facts),
             }

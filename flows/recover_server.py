@@ -61,7 +61,7 @@ def recover_server(request: RecoverServer) -> RunRecord | RecoveryPlan:
                 {
                     "prove": lambda: rebuild.prove_data(found, restored),
                     "start": lambda: services.start_services(
-                        settings, services.application_services(settings)
+                        settings, services.services_to_prove(settings)
                     ),
                 }
             )

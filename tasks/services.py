@@ -104,8 +104,8 @@ def prepare_services(settings: Settings) -> None:
     Of those that a recovery can't do without. The others bring theirs when they are started, when
     the data is back: no registry of a dashboard holds it up.
     """
-    told = settings.stack
-    stack_of(settings).prepare((*told.critical_services, *told.backup_services))
+    needed = (*needed_services(settings), *settings.stack.backup_services)
+    stack_of(settings).prepare(needed)
 
 
 @step(Phase.START, retries=1)
@@ -118,6 +118,19 @@ def application_services(settings: Settings) -> tuple[str, ...]:
     return tuple(
         name for name in settings.stack.critical_services if name != settings.database.service
     )
+
+
+def needed_services(settings: Settings) -> tuple[str, ...]:
+    """The services without which the platform does not count as running."""
+    stack = settings.stack
+    if settings.checks.containers_running.deferred == "require":
+        return (*stack.critical_services, *stack.deferred_services)
+    return stack.critical_services
+
+
+def services_to_prove(settings: Settings) -> tuple[str, ...]:
+    """What is started before the checks, the database running: all that they want to see run."""
+    return tuple(name for name in needed_services(settings) if name != settings.database.service)
 
 
 def unlisted_services(

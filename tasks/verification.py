@@ -12,6 +12,7 @@ from lifeboat.core.errors import RecoveryError, SettingsError, TransientError
 from lifeboat.core.points import Asset, Facts
 from lifeboat.settings import Settings
 from lifeboat.tools.stacks import ServiceState, ServiceStatus, Stack
+from tasks import services
 from tasks.checks import application, data_integrity, performance, system_health
 from tasks.checks.context import Context, Failed, Unknown
 
@@ -108,7 +109,7 @@ def _starting(context: Context) -> tuple[ServiceStatus, ...] | None:
         seen = context.statuses()
     except RecoveryError:
         return None
-    needed = [seen.get(name) for name in system_health.needed_services(context.settings)]
+    needed = [seen.get(name) for name in services.needed_services(context.settings)]
     found = []
     for service in needed:
         if service is None or service.failing:

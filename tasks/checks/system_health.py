@@ -11,7 +11,6 @@ from collections.abc import Collection
 from pathlib import Path
 
 from lifeboat.core.points import Asset
-from lifeboat.settings import Settings
 from lifeboat.tools import postgres, redis
 from lifeboat.tools.stacks import ServiceState, ServiceStatus
 from tasks import backup, services
@@ -22,14 +21,6 @@ from tasks.trees import directories_of
 log = logging.getLogger("lifeboat")
 
 
-def needed_services(settings: Settings) -> tuple[str, ...]:
-    """The services that have to run."""
-    stack = settings.stack
-    if settings.checks.containers_running.deferred == "require":
-        return (*stack.critical_services, *stack.deferred_services)
-    return stack.critical_services
-
-
 def containers_running(context: Context) -> str:
     """All containers are running, and stay in the same process between two looks.
 
@@ -37,7 +28,7 @@ def containers_running(context: Context) -> str:
     no fault of a recovery. `lifeboat check` refuses them while there is time.
     """
     told, stack = context.settings.checks.containers_running, context.settings.stack
-    needed = needed_services(context.settings)
+    needed = services.needed_services(context.settings)
     first = context.statuses()
     _require_running(first, needed)
     time.sleep(told.settle_seconds)

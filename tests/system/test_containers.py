@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Iterator
@@ -196,6 +197,23 @@ def test_a_strangers_container_on_the_volume_is_told_and_nothing_is_touched(
     assert rungs(shell.recover("database"))["local"] == "done"
 
 
+def without_the_image_of_the_log_collector(site: ComposeSite, work: Path) -> None:
+    """As when the registry of what is deferred is down at that hour."""
+    author = ("-c", "user.name=Ann", "-c", "user.email=ann@example.org")
+    clone = ("git", "clone", "--quiet", "--branch", "production", str(site.origin), str(work))
+    subprocess.run(clone, check=True)
+    path = work / "docker-compose.prod.yml"
+    text = path.read_text()
+    own = (
+        "    image: ${IMAGES:?}-log-collector\n"
+        "    build: {context: docker/log-collector, network: host}\n"
+    )
+    assert own in text
+    path.write_text(text.replace(own, "    image: 127.0.0.1:1/log-collector\n"))
+    for words in (("commit", "--quiet", "-am", "Elsewhere"), ("push", "--quiet")):
+        subprocess.run(["git", "-C", str(work), *author, *words], check=True)
+
+
 def test_the_server_comes_back_from_the_bucket(
     shell: DockerShell, engine: docker.DockerClient
 ) -> None:
@@ -204,11 +222,12 @@ def test_the_server_comes_back_from_the_bucket(
 
     site = shell.site
     shell.site.stack.stop(["keeper"])
-    record = shell.write()
+    written = shell.write()
     for asset in ("files", "database", "config"):
         shell.run("backup", asset)
     shell.run("wal", "ship")
     s3 = load_settings(site.settings_path).vault.s3
+    without_the_image_of_the_log_collector(site, shell.outside / "code")
     faults.break_site(site, "lose-server")
     for image in ("app", "postgres", "redis", "web"):
         engine.images.remove(f"cad-staging-{image}", force=True)
@@ -217,6 +236,12 @@ def test_the_server_comes_back_from_the_bucket(
     words = ("recover", "server", *where, "--approve", PLATFORM, "--json")
     told = shell.run(*words, **environment).stdout
     assert '"status": "FAIL"' not in told
-    shell.nothing_lost(record)
+    record = json.loads(told)
+    assert "log-collector" in record["facts"]["deferred_services_down"]
+    assert record["outcome"] == "done"
+    running = {s.name for s in site.status() if s.state is ServiceState.RUNNING}
+    assert {"prometheus", "keeper", "wal-receiver"} <= running
+    assert "log-collector" not in running
+    shell.nothing_lost(written)
     assert everything_belongs_to_postgres(site.database_directory)
     assert "18 of 18 passed" in shell.run("verify").stdout

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -523,6 +524,17 @@ def test_a_data_directory_that_can_not_be_replaced_keeps_services_and_hot_copy(
         data.unlink()
         elsewhere.rename(data)
         shell.site.stack.start(["postgres"])
+
+
+def test_what_was_deferred_and_does_not_start_undoes_no_recovery(shell: Shell) -> None:
+    shell.run("backup", "database")
+    shell.site.stack.stop(["metrics"])
+    with socket.create_server(("127.0.0.1", shell.site.ports.metrics)):  # so that it can't
+        found = shell.recover("database", "--from", "local")
+        running = {status.name for status in shell.site.status() if status.pid}
+    assert "metrics" in found["facts"]["deferred_services_down"]
+    assert {*CRITICAL, "wal-receiver", "keeper"} <= running, "backups go on"
+    shell.site.stack.start(["metrics"])
 
 
 def test_after_a_red_recovery_a_green_verification_starts_what_was_left_stopped(
