@@ -7,7 +7,7 @@ import functools
 import json
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -188,16 +188,16 @@ def plan_repair(
     that failed or was interrupted, files that are all whole are no reason to stop: the services may
     be down still, and nothing has verified the platform.
     """
+    asset = source.point.asset
+    services = settings.files.services if asset is Asset.FILES else settings.models.services
     whole = not any(damage.names for damage in damages) and not others
     if whole and "continues_after" not in current_run().record.facts:
         raise NothingToDo(
             f"Looking for damage against {source.point.id}: every file of it is there and whole.",
             hint="Nothing was touched. Files newer than that point are not in it; "
             "`lifeboat verify` tells whether the platform is healthy."
-            f"{_if_it_is_older(settings, source)}",
+            f"{_if_they_hang(services)}{_if_it_is_older(settings, source)}",
         )
-    asset = source.point.asset
-    services = settings.files.services if asset is Asset.FILES else settings.models.services
     symptoms = [damage.in_words() for damage in damages]
     steps = ["keep the damaged files aside, rewrite only those"]
     if whole:
@@ -234,6 +234,12 @@ def plan_repair(
         ),
         objective_rto_seconds=settings.objectives.rto_seconds,
     )
+
+
+def _if_they_hang(services: Collection[str]) -> str:
+    if not services:
+        return ""
+    return f" If {', '.join(services)} do not work with them all the same, restart them."
 
 
 def _if_it_is_older(settings: Settings, source: Source) -> str:

@@ -111,5 +111,5 @@ def raise_for(failed: Mapping[str, str], doing: str) -> None:
         listed = "; ".join(f"{name}: {reason}" for name, reason in sorted(failed.items()))
         raise PermanentError(
             f"{doing} {len(failed)} service(s) failed: {listed}.",
-            hint="`lifeboat stack status` shows all services.",
+            hint="`lifeboat health` shows all services.",
         )
