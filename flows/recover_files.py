@@ -25,7 +25,8 @@ def recover_files(request: RecoverFiles = RecoverFiles()) -> RunRecord | Recover
     5. Verify the integrity of every file that the database refers to; look in all other points for
        a whole version of what is still damaged.
     6. Start the services.
-    7. Verify the platform.
+    7. Verify the platform; start what a recovery of the database, whose checks had not passed, left
+       stopped.
 
     What it changes: only files that differ from the recovery point, or from the SHA-256 that the
     database knows. Newer files stay.
@@ -59,4 +60,5 @@ def recover_files(request: RecoverFiles = RecoverFiles()) -> RunRecord | Recover
             }
         )
         recovery.prove_recovered(settings, told["expected"])
+        recovery.start_what_was_left_stopped(settings)
     return run.record

@@ -20,7 +20,8 @@ def recover_models(request: RecoverModels = RecoverModels()) -> RunRecord | Reco
     3. Restore the models, from this host or from S3: only what differs.
     4. Compare every model with the digest in the recovery point.
     5. Restart the AI services.
-    6. Verify the platform, a model inference with a known answer among the checks.
+    6. Verify the platform, a model inference with a known answer among the checks; start what a
+       recovery of the database, whose checks had not passed, left stopped.
 
     What it changes: only model files that differ from the recovery point.
     If it fails: run it again, or with `--from s3`; the damaged originals lie beside the directory.
@@ -51,4 +52,5 @@ def recover_models(request: RecoverModels = RecoverModels()) -> RunRecord | Reco
             }
         )
         recovery.prove_recovered(settings, told["expected"])
+        recovery.start_what_was_left_stopped(settings)
     return run.record

@@ -35,5 +35,7 @@ def verify_recovery(request: Verify = Verify()) -> Verdict:
             verdict = recovery.verify(settings, expected)
         if verdict.good:
             backup.allow_backups(settings)
-            recovery.go_on_after_failed(settings)
+            recovery.start_what_was_left_stopped(
+                settings, holding=locks.recovery_lock(settings, run="verify-recovery")
+            )
     return verdict

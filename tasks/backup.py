@@ -14,6 +14,7 @@ from tasks import alarms, events, host_keys, leftovers, locks, places, vault
 from tasks.record import Run, recorded
 
 UNPROVEN_NAME = "recovered-but-not-verified"
+RECOVERING_NAME = ".lifeboat-recovering"  # where a server's recovery has begun
 REHEARSED_NAME = "rehearsal-only"
 
 
@@ -96,3 +97,6 @@ def has_only_rehearsed(settings: Settings) -> bool:
 def allow_backups(settings: Settings) -> None:
     """All checks have passed: this host is the platform, and may write to the vault."""
     (settings.vault.local / UNPROVEN_NAME).unlink(missing_ok=True)
+    if not has_only_rehearsed(settings):
+        # From now on nobody may recover another server over this one as if it were half done.
+        (settings.directory / RECOVERING_NAME).unlink(missing_ok=True)

@@ -226,8 +226,8 @@ def climb(
             facts = None
             if choice.rung is Rung.RESTART:
                 if staged := restore_database.restart_database(settings):
-                    until = staged.collected.until
-                    data_loss.note_database(settings, staged.facts, staged.collected, to_time=until)
+                    facts = staged.facts
+                    data_loss.note_database(settings, facts, staged.collected, to_time=None)
                 else:
                     data_loss.note(Asset.DATABASE, None, "it was started again with its own data")
             else:

@@ -75,8 +75,9 @@ class _Inside:
             ) from error
 
     def append(self, path: str, line: str) -> None:
-        """Add a line to a file where the server runs."""
-        words = ["sh", "-c", 'cat >> "$1"', "sh", path]
+        """Add a line to a file where the server runs, whose last one may lack its end."""
+        script = '[ -z "$(tail -c 1 "$1")" ] || echo >> "$1"; cat >> "$1"'
+        words = ["sh", "-c", script, "sh", path]
         self._stack.run_in(self._service, words, input=f"{line}\n".encode())
 
 

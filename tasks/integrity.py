@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import logging
@@ -220,5 +221,8 @@ def known_losses(settings: Settings) -> frozenset[str]:
     path = places.records_directory(settings) / LOSSES_NAME
     if not path.exists():
         return frozenset()
-    lines = path.read_text().splitlines()
-    return frozenset(json.loads(line)["path"] for line in lines if line.strip())
+    found = set()
+    for line in path.read_text().splitlines():
+        with contextlib.suppress(ValueError):  # cut short by a power cut
+            found.add(json.loads(line)["path"])
+    return frozenset(found)

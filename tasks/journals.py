@@ -11,7 +11,7 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -28,8 +28,9 @@ _INTERRUPTED = "interrupted"
 _EVERYDAY = ("backup", "prune", "ship-wal", "watch-objectives")
 _TOUCHING = (Phase.RESTORE, Phase.REPLAY, Phase.START, Phase.VERIFY)
 _VERIFYING = "verify-recovery"
-# Those that stop services of the platform.
-_STOPPING = ("recover-database", "recover-files", "recover-models", "recover-server")
+# Those after which backups do not run before they are started again, and from which step on.
+_STOPPING = ("recover-database", "recover-server")
+_STOP_STEPS = frozenset({"stop-services", "restore-configuration"})
 _SLACK_SECONDS = 60.0  # between two clocks that tell the same moment
 
 
@@ -94,6 +95,12 @@ class Journal(BaseModel):
         began = lives.began_at(pid)
         return began is None or began <= float(self._begin.get("at") or 0) + _SLACK_SECONDS
 
+    @property
+    def began_steps(self) -> frozenset[str]:
+        return frozenset(
+            str(event.get("step")) for event in self.events if event.get("event") == "step-began"
+        )
+
     def acts(self, act: str) -> tuple[Mapping[str, Any], ...]:
         """What was written before each act of this name."""
         return tuple(e for e in self.events if e.get("event") == "about-to" and e.get("act") == act)
@@ -157,32 +164,59 @@ def unfinished(directory: Path) -> Iterator[Journal]:
             yield journal
 
 
-def failed_before(directory: Path, procedure: str = "") -> RunRecord | None:
-    """The newest recovery of the platform, or of this kind, that touched it here, if it failed or
-    was stopped, and nothing has proven since that all is well: no recovery of any kind, and no
+def failed_before(directory: Path, procedure: str) -> RunRecord | None:
+    """The newest recovery of this kind that touched the platform here, if it failed or was stopped,
+    and nothing has proven since that the platform is well: no recovery of any kind, and no
     verification.
 
     What it had stopped may be down still, whatever the data is like by now.
     """
-    found = (
-        path
-        for kind in ("recover-*", f"{_VERIFYING}-*")
-        for path in directory.glob(f"{kind}/{RECORD_NAME}")
+    for record in _newest_first(directory, "recover-*", f"{_VERIFYING}-*"):
+        if _proves(record):
+            return None
+        touched = any(step.phase in _TOUCHING for step in record.steps)
+        if touched and record.procedure == procedure:
+            return record if record.outcome is not Outcome.DONE else None
+    return None
+
+
+def left_stopped_by(directory: Path) -> tuple[str, ...]:
+    """The recoveries after which backups and deferred services may still be stopped: those of the
+    database or the server that had stopped them, or were to start them, and did not come to their
+    end, since a recovery of any kind did or a verification has passed.
+    """
+    found = []
+    for record in _newest_first(directory, "recover-*", f"{_VERIFYING}-*"):
+        if _proves(record):  # which starts them
+            break
+        if _leaves_stopped(record.procedure, {step.name for step in record.steps}):
+            found.append(record.id)
+    dead = (
+        journal.run
+        for journal in unfinished(directory)
+        if journal.fate() is Fate.INTERRUPTED
+        and _leaves_stopped(journal.procedure, journal.began_steps)
     )
+    return (*found, *dead)
+
+
+def _leaves_stopped(procedure: str, steps: Collection[str]) -> bool:
+    return procedure in _STOPPING and not _STOP_STEPS.isdisjoint(steps)
+
+
+def _proves(record: RunRecord) -> bool:
+    good = record.verdict is not None and (record.verdict.good or record.procedure != _VERIFYING)
+    return record.outcome is Outcome.DONE and good
+
+
+def _newest_first(directory: Path, *kinds: str) -> Iterator[RunRecord]:
+    found = (path for kind in kinds for path in directory.glob(f"{kind}/{RECORD_NAME}"))
     # By the moment in their names.
     for path in sorted(found, key=lambda path: path.parent.name.rsplit("-", 2)[1:], reverse=True):
         try:
-            record = RunRecord.model_validate_json(path.read_bytes())
+            yield RunRecord.model_validate_json(path.read_bytes())
         except (OSError, ValueError):
             continue  # pruned at this moment, or not written to its end
-        verifies = record.procedure == _VERIFYING
-        good = record.verdict is not None and (record.verdict.good or not verifies)
-        if record.outcome is Outcome.DONE and good:
-            return None
-        touched = any(step.phase in _TOUCHING for step in record.steps)
-        if touched and record.procedure in ((procedure,) if procedure else _STOPPING):
-            return record if record.outcome is not Outcome.DONE else None
-    return None
 
 
 def recoveries_done_since(directory: Path, moment: datetime) -> tuple[RunRecord, ...]:

@@ -233,7 +233,7 @@ def _verification(settings: Settings) -> str:
             f"Looking at the checks that decide whether a recovery is good: {len(missing)} have no "
             f"answer as lifeboat.yaml is: {', '.join(missing)}. No recovery can pass.",
             hint="Declare them. What this platform has not got is named in `checks.without`, with "
-            "the reason.",
+            "the reason; where no table names files, a files.manifest_query without rows will do.",
         )
     without = f", {len(checks.without)} done without" if checks.without else ""
     return f"each check of the platform can be answered{without}"

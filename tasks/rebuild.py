@@ -59,8 +59,6 @@ from tasks.wal import wal_continuity
 
 log = logging.getLogger("lifeboat")
 
-MARKER = ".lifeboat-recovering"
-
 
 class Rebuild(BaseModel):
     """What was found in the bucket, and what of it will be restored."""
@@ -115,7 +113,7 @@ def read_vault(request: RecoverServer) -> Rebuild:
             hint="Nothing was touched. Look at --bucket, --prefix and --approve.",
         )
     new_host.require_programs(settings)
-    begun = (Path(request.into) / MARKER).exists()
+    begun = (Path(request.into) / backup.RECOVERING_NAME).exists()
     if not begun:
         new_host.require_empty(settings)
     told = side_by_side(
@@ -202,7 +200,7 @@ def take_place(found: Rebuild, *, rehearsal: bool = False) -> bool:
     Until the verification has passed this host may not write to the vault, after a rehearsal never.
     """
     into, run = found.into, current_run()
-    marker = into / MARKER
+    marker = into / backup.RECOVERING_NAME
     again = marker.exists()
     if into.exists() and any(into.iterdir()) and not again:
         raise PreconditionError(
@@ -373,7 +371,7 @@ def expectations(found: Rebuild, restored: Restored) -> dict[Asset, Facts]:
 def release(found: Rebuild) -> None:
     """The verification has passed: this host is the platform now and may write to the vault."""
     backup.allow_backups(found.settings)
-    (found.into / MARKER).unlink(missing_ok=True)
+    (found.into / backup.RECOVERING_NAME).unlink(missing_ok=True)
     try:
         vault.prepare_vault(found.settings)
     except RecoveryError as error:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from lifeboat.core.checks import Verdict
-from lifeboat.core.errors import LockBusy, VerificationFailed
+from lifeboat.core.errors import RecoveryError, VerificationFailed
 from lifeboat.core.forms import RecoverServer
 from lifeboat.core.plan import RecoveryPlan
 from lifeboat.core.points import Asset, Facts, Tier
@@ -197,21 +197,30 @@ def prove_recovered(
     return verdict
 
 
-def go_on_after_failed(settings: Settings) -> None:
-    """All checks have passed: start what the last recovery, if it failed, has left stopped.
+def start_what_was_left_stopped(
+    settings: Settings, *, holding: AbstractContextManager[None] | None = None
+) -> None:
+    """All checks have passed: start what a recovery that failed or died has left stopped.
 
-    Not while another one runs, and not where a recovery was only rehearsed.
+    `holding` keeps other recoveries away meanwhile; not while an image is pulled. Nothing is done
+    where a recovery was only rehearsed. Never raises: what has passed has passed.
     """
-    failed = journals.failed_before(places.runs_directory(settings))
-    if failed is None or backup.has_only_rehearsed(settings):
+    runs = places.runs_directory(settings)
+    by = journals.left_stopped_by(runs)
+    if not by or backup.has_only_rehearsed(settings):
         return
+    log.info("%s did not end well; what it had left stopped is started.", ", ".join(by))
     try:
-        with locks.recovery_lock(settings, run="verify-recovery"):
-            log.info("%s had failed; what it had left stopped is started.", failed.id)
+        with holding or nullcontext():
             services.start_services(settings, settings.stack.backup_services)
-            services.start_deferred(settings)
-    except LockBusy as busy:
-        log.warning("What %s had left stopped stays so: %s", failed.id, busy)
+    except RecoveryError as error:
+        log.error("Backups do not go on: %s", error)
+        current_run().fact(backups_down=error.message)
+        return
+    services.start_deferred(settings)
+    for journal in journals.unfinished(runs):
+        if journal.run in by:
+            journal.close(by=current_run().id)
 
 
 def outcome_in_words(run: Run) -> str:

@@ -275,18 +275,20 @@ def keep_damaged(damages: tuple[Damage, ...]) -> None:
     """Copy what is damaged aside, by name, before it is repaired in place.
 
     What the disk no longer gives is moved, so that the repair writes elsewhere on it; so is a file
-    that lies where the point has a directory, and would have to go.
+    that lies where the point has a directory, and would have to go. Of a name that was missing
+    users may have made a file since. What an earlier candidate of this run has kept stays.
     """
     run = current_run()
     for damage in damages:
         path = Path(damage.path)
-        names = [*damage.truncated, *damage.altered]
+        appeared = [name for name in damage.missing if (path / name).is_file()]
+        names = [*damage.truncated, *damage.altered, *appeared]
         in_the_way = _in_the_way(path, damage.missing)
         if not names and not in_the_way:
             continue
         size = sum((path / name).stat().st_size for name in names)
         filesystem.require_free(path.parent, size, doing="Keeping the damaged files aside")
-        aside = path.with_name(f"{path.name}.damaged-{run.id}")
+        aside = filesystem.free_aside(path, label=f"damaged-{run.id}")
         run.about_to("copy damaged files aside", where=str(aside))
         for name in names:
             target = aside / name
@@ -327,8 +329,9 @@ def rewrite_damaged(settings: Settings, source: Source, damages: tuple[Damage, .
         if not damage.names:
             continue
         by_name = len(damage.names) <= _BY_NAME
+        appeared = {name for name in damage.missing if (Path(damage.path) / name).is_file()}
         if not by_name:
-            _make_room(damage)
+            _make_room(damage, appeared)
         summary = store.restore(
             source.snapshot,
             subfolder=source.path_of(damage.directory),
@@ -337,7 +340,8 @@ def rewrite_damaged(settings: Settings, source: Source, damages: tuple[Damage, .
             include=damage.names if by_name else (),
             on_progress=progress.of_restic(f"{damage.directory} from {source.tier}"),
         )
-        done = {*summary.restored, *summary.updated}
+        # A file that users have brought back themselves meanwhile, as it was, needs no writing.
+        done = {*summary.restored, *summary.updated, *appeared}
         left = [name for name in damage.names if name not in done]
         if left:
             raise VerificationFailed(
@@ -353,9 +357,9 @@ def rewrite_damaged(settings: Settings, source: Source, damages: tuple[Damage, .
     run.keep("damage.json", json.dumps([d.model_dump() for d in damages], indent=1))
 
 
-def _make_room(damage: Damage) -> None:
+def _make_room(damage: Damage, appeared: Collection[str]) -> None:
     """Remove what is damaged, of which a copy lies aside: then it is missing, and only it."""
-    for name in (*damage.truncated, *damage.altered):
+    for name in (*damage.truncated, *damage.altered, *appeared):
         path = Path(damage.path) / name
         if path.is_symlink() or not path.is_dir():  # a directory in its place stays, and is told
             path.unlink(missing_ok=True)
@@ -376,9 +380,10 @@ def restore_directories(settings: Settings, source: Source) -> None:
 
     def restore(name: str, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        there = filesystem.tree_size(path)[1] if path.is_dir() else 0  # by an attempt before
         filesystem.require_free(
             path.parent,
-            source.facts.directories[name].bytes,
+            max(0, source.facts.directories[name].bytes - there),
             doing=f"Restoring {source.point.asset}",
         )
         store.restore(

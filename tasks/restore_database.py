@@ -113,6 +113,12 @@ def restart_database(settings: Settings) -> Staged | None:
     except ValueError as error:  # of another version
         log.warning("What an earlier recovery wanted of the database can't be read: %s", error)
         return None
+    if staged.collected.until is not None:
+        raise VerificationFailed(
+            f"Starting the database again: an interrupted recovery had set it back to "
+            f"{staged.collected.until.isoformat()}, and the newest row is wanted.",
+            hint="If that moment is right, recover with --to-time.",
+        )
     _end_replay(settings, staged.collected)
     return staged
 

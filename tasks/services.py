@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterable, Mapping
 
-from lifeboat.core.errors import RecoveryError
+from lifeboat.core.errors import PermanentError, RecoveryError
 from lifeboat.core.timeline import Phase
 from lifeboat.settings import ComposeRunner, ProcessRunner, Settings
 from lifeboat.tools.stacks import (
@@ -104,8 +104,13 @@ def prepare_services(settings: Settings) -> None:
     Of those that a recovery can't do without. The others bring theirs when they are started, when
     the data is back: no registry of a dashboard holds it up.
     """
-    needed = (*needed_services(settings), *settings.stack.backup_services)
-    stack_of(settings).prepare(needed)
+    stack = stack_of(settings)
+    try:
+        stack.prepare((*needed_services(settings), *settings.stack.backup_services))
+    except PermanentError as error:
+        # One that is not needed may be the one that builds an image for others.
+        log.warning("%s Trying with all services.", error.message)
+        stack.prepare()
 
 
 @step(Phase.START, retries=1)

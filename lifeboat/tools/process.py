@@ -20,12 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
-from lifeboat.core.errors import (
-    CommandFailed,
-    PermanentError,
-    PreconditionError,
-    TransientCommandFailed,
-)
+from lifeboat.core.errors import CommandFailed, PreconditionError, TransientCommandFailed
 
 log = logging.getLogger("lifeboat.process")
 
@@ -136,9 +131,8 @@ def run(
             doing=f"{doing} (not done after {timeout_seconds:g} s)",
         ) from None
     except _GivenUp:
-        raise PermanentError(
-            f"{doing}: ended, as what it was part of was given up.", hint="Run it again."
-        ) from None
+        # No failure, from which anybody could conclude anything.
+        raise KeyboardInterrupt(f"{doing}: ended, as what it was part of was given up") from None
     seconds = time.monotonic() - began
     log.debug("%s: exit code %d after %.2f s", program, exit_code, seconds)
     if exit_code not in ok_codes:
@@ -151,7 +145,10 @@ _ends: ContextVar[tuple[threading.Event, ...]] = ContextVar("ends", default=())
 
 @contextlib.contextmanager
 def ended_together() -> Iterator[threading.Event]:
-    """Once the event is set, the programs are ended that any thread with this context runs."""
+    """Once the event is set, the programs are ended that any thread with this context runs.
+
+    There it is as if that thread were interrupted: KeyboardInterrupt.
+    """
     end = threading.Event()
     token = _ends.set((*_ends.get(), end))
     try:

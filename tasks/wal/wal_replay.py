@@ -6,6 +6,7 @@ what the base copy carries with it.
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 import threading
@@ -265,9 +266,7 @@ def _look(
     data = settings.database.data_directory
     # A rung that failed before has moved the damaged directory aside already.
     for place in (*sorted(data.parent.glob(f"{data.name}.damaged-*")), data):
-        # A replay that may have stopped short has begun a timeline of its own there, and to follow
-        # it would lose what comes after. What users wrote on one like it has come to the vault.
-        if (place / STAGED).exists():
+        if _stopped_short(place):
             continue
         salvaged |= postgres.salvage_segments(place, told.system_identifier, told.wal_segment_bytes)
     return _Sources(
@@ -277,6 +276,19 @@ def _look(
         carried=carried,
         prefer=prefer,
     )
+
+
+def _stopped_short(place: Path) -> bool:
+    """Whether a recovery's replay has ended there before the log did. It has begun a timeline of
+    its own, which is nobody's: to follow it would lose what comes after.
+    """
+    try:
+        wanted = json.loads((place / STAGED).read_bytes())["collected"]["must_reach_lsn"]
+        return wanted is not None and postgres.recovered_to(place).lsn < int(wanted)
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+    except PermanentError:  # it has not come to an end yet
+        return False
 
 
 def _remote_objects(

@@ -537,12 +537,14 @@ def test_what_was_deferred_and_does_not_start_undoes_no_recovery(shell: Shell) -
     shell.site.stack.start(["metrics"])
 
 
+@pytest.mark.parametrize("by", ["verify", "recover files"])
 def test_after_a_red_recovery_a_green_verification_starts_what_was_left_stopped(
-    shell: Shell,
+    shell: Shell, by: str
 ) -> None:
-    shell.run("backup", "database")
+    for asset in ("files", "database"):
+        shell.run("backup", asset)
     file = next(path for path in sorted(shell.site.files.rglob("*")) if path.is_file())
-    away = shell.outside / file.name
+    away = shell.outside / f"{by}-{file.name}"
     shutil.move(file, away)
 
     def stopped() -> set[str]:
@@ -554,9 +556,15 @@ def test_after_a_red_recovery_a_green_verification_starts_what_was_left_stopped(
         assert {"keeper", "metrics"} <= stopped()
         shell.run("verify", ok=4)
         assert {"keeper", "metrics"} <= stopped(), "nothing is proven yet"
+        if by == "verify":
+            shutil.move(away, file)
+            green = shell.run("verify")
+        else:
+            green = shell.run("recover", "files", "--approve", PLATFORM)
     finally:
-        shutil.move(away, file)
-    assert "what it had left stopped is started" in shell.run("verify").stderr
+        if away.exists() and not file.exists():
+            shutil.move(away, file)
+    assert "did not end well; what it had left stopped is started" in green.stderr
     assert not stopped()
     shell.site.stack.stop(["metrics"])
     shell.run("verify")

@@ -117,6 +117,36 @@ def test_damage_is_found_by_name_and_only_that_is_rewritten(
     assert {name: (root / name).stat().st_ino for name in same} == same
 
 
+@pytest.mark.parametrize("by_name", [300, 2])
+@pytest.mark.parametrize("content", [b"what a user has drawn meanwhile", None])
+def test_what_users_make_between_look_and_repair_is_kept_aside(
+    settings: Settings, by_name: int, content: bytes | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under the name of a missing file; None: the very file, uploaded again."""
+    monkeypatch.setattr(repair, "_BY_NAME", by_name)
+    root = settings.files.directories["drawings"]
+    whole = filesystem.digests(root)
+    first = sorted(path for path in root.rglob("*") if path.is_file())[0].read_bytes()
+    back_up(settings, Asset.FILES)
+    broken = damage_some(root)
+    source = repair.choose_source(settings, Asset.FILES)
+    damages = repair.find_damage(settings, source)
+    appeared = broken["missing"][0]
+    (root / appeared).write_bytes(first if content is None else content)
+    repair.keep_damaged(damages)
+    repair.rewrite_damaged(settings, source, damages)
+    assert filesystem.digests(root) == whole
+    (aside,) = root.parent.glob("files.damaged-*")
+    assert (aside / appeared).read_bytes() == (first if content is None else content)
+
+    # A second attempt of the same run, as from another point, keeps its own.
+    (root / appeared).write_bytes(b"as the first attempt had it")
+    repair.keep_damaged(repair.find_damage(settings, source))
+    (second,) = set(root.parent.glob("files.damaged-*")) - {aside}
+    assert (second / appeared).read_bytes() == b"as the first attempt had it"
+    assert (aside / appeared).read_bytes() == (first if content is None else content)
+
+
 def test_a_file_that_the_disk_no_longer_gives_is_moved_aside_and_written_anew(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -69,21 +69,68 @@ def test_a_run_without_an_end_is_unfinished_unless_it_lives(tmp_path: Path) -> N
 
 
 def recovered(
-    directory: Path, procedure: str, outcome: Outcome, *, hours_old: float, phase: Phase
+    directory: Path,
+    procedure: str,
+    outcome: Outcome,
+    *,
+    hours_old: float,
+    phase: Phase,
+    step: str = "step",
 ) -> str:
     """The record of a recovery with one step."""
     place = left(directory, procedure, days_old=hours_old / 24)
-    step = StepRecord(name="step", phase=phase, began_at=1, ended_at=2, outcome=Outcome.DONE)
+    only = StepRecord(name=step, phase=phase, began_at=1, ended_at=2, outcome=Outcome.DONE)
     told = RunRecord(
         id=place.name,
         procedure=procedure,
         platform="cad",
         began_at=1,
         outcome=outcome,
-        steps=(step,),
+        steps=(only,),
     )
     (place / record.RECORD_NAME).write_text(told.model_dump_json())
     return place.name
+
+
+def with_a_verdict(directory: Path, run: str, status: str = "PASS") -> None:
+    path = directory / run / record.RECORD_NAME
+    check = CheckResult(name="x", status=status, evidence="3", seconds=0)
+    verdict = Verdict(checks=(check,)).model_dump(mode="json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "verdict": verdict}))
+
+
+def test_what_stopped_backups_is_known_until_something_has_started_them(tmp_path: Path) -> None:
+    def fail(procedure: str, step: str, *, hours_old: float) -> str:
+        return recovered(
+            tmp_path,
+            procedure,
+            Outcome.FAILED,
+            hours_old=hours_old,
+            phase=Phase.RESTORE,
+            step=step,
+        )
+
+    assert journals.left_stopped_by(tmp_path) == ()
+    fail("recover-database", "restart-database", hours_old=9)
+    fail("recover-files", "stop-services", hours_old=9)
+    fail("recover-orchestrator", "stop-services", hours_old=9)
+    assert journals.left_stopped_by(tmp_path) == (), "they leave backups alone"
+    server = fail("recover-server", "restore-configuration", hours_old=8)
+    database = fail("recover-database", "stop-services", hours_old=7)
+    assert journals.left_stopped_by(tmp_path) == (database, server)
+    recovered(tmp_path, "recover-files", Outcome.DONE, hours_old=6, phase=Phase.DECIDE)  # dry run
+    red = recovered(tmp_path, "verify-recovery", Outcome.DONE, hours_old=5, phase=Phase.VERIFY)
+    with_a_verdict(tmp_path, red, "FAIL")
+    assert journals.left_stopped_by(tmp_path) == (database, server)
+    dead = left(tmp_path, "recover-database", days_old=0.1, ended=False)
+    assert journals.left_stopped_by(tmp_path) == (database, server), "it only looked"
+    line = {"event": "step-began", "step": "stop-services", "phase": "restore"}
+    with (dead / JOURNAL_NAME).open("a") as journal:
+        journal.write(json.dumps(line) + "\n")
+    assert journals.left_stopped_by(tmp_path) == (database, server, dead.name)
+    green = recovered(tmp_path, "recover-files", Outcome.DONE, hours_old=4, phase=Phase.VERIFY)
+    with_a_verdict(tmp_path, green)
+    assert journals.left_stopped_by(tmp_path) == (dead.name,), "until its journal is closed"
 
 
 def test_a_recovery_that_failed_is_taken_up_until_one_is_done(tmp_path: Path) -> None:
@@ -110,20 +157,12 @@ def test_a_recovery_that_failed_is_taken_up_until_one_is_done(tmp_path: Path) ->
     assert before() is None
     recovered(tmp_path, "recover-database", Outcome.FAILED, hours_old=3, phase=Phase.START)
     assert before()
-    of_any_kind = journals.failed_before(tmp_path)
-    assert of_any_kind and of_any_kind.id == before()
-    recovered(tmp_path, "recover-orchestrator", Outcome.FAILED, hours_old=2.9, phase=Phase.START)
-    assert journals.failed_before(tmp_path) == of_any_kind, "it stops nothing of the platform"
     for status, hours_old in (("FAIL", 2.8), ("PASS", 2.7)):
         verified = recovered(
             tmp_path, "verify-recovery", Outcome.DONE, hours_old=hours_old, phase=Phase.VERIFY
         )
-        path = tmp_path / verified / record.RECORD_NAME
-        check = CheckResult(name="x", status=status, evidence="3", seconds=0)
-        verdict = Verdict(checks=(check,)).model_dump(mode="json")
-        path.write_text(json.dumps({**json.loads(path.read_text()), "verdict": verdict}))
+        with_a_verdict(tmp_path, verified, status)
         assert bool(before()) is (status == "FAIL")
-    assert journals.failed_before(tmp_path) is None
     recovered(tmp_path, "recover-database", Outcome.FAILED, hours_old=2, phase=Phase.START)
     assert before()
     recovered(tmp_path, "recover-database", Outcome.DONE, hours_old=1, phase=Phase.VERIFY)
