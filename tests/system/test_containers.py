@@ -239,7 +239,7 @@ def test_the_server_comes_back_from_the_bucket(
     record = json.loads(told)
     assert "log-collector" in record["facts"]["deferred_services_down"]
     assert record["outcome"] == "done"
-    running = {s.name for s in site.status() if s.state is ServiceState.RUNNING}
+    running = {status.name for status in site.status() if status.pid}
     assert {"prometheus", "keeper", "wal-receiver"} <= running
     assert "log-collector" not in running
     shell.nothing_lost(written)
