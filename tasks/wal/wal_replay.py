@@ -279,11 +279,15 @@ def _look(
 
 
 def _stopped_short(place: Path) -> bool:
-    """Whether a recovery's replay has ended there before the log did. It has begun a timeline of
-    its own, which is nobody's: to follow it would lose what comes after.
+    """Whether a recovery that did not come to its end has ended the replay there before the log
+    did, by damage or at a moment that was wanted. It has begun a timeline of its own, which is
+    nobody's: to follow it would lose what comes after.
     """
     try:
-        wanted = json.loads((place / STAGED).read_bytes())["collected"]["must_reach_lsn"]
+        collected = json.loads((place / STAGED).read_bytes())["collected"]
+        if collected["until"] is not None:
+            return True
+        wanted = collected["must_reach_lsn"]
         return wanted is not None and postgres.recovered_to(place).lsn < int(wanted)
     except (OSError, ValueError, LookupError, TypeError):
         return False

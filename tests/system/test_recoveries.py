@@ -501,6 +501,23 @@ def test_a_segment_that_is_damaged_here_ends_two_rungs_and_the_bucket_has_it_who
     shell.run("backup", "database")
 
 
+def test_killed_on_its_way_to_a_moment_it_does_not_end_there_when_the_newest_is_wanted(
+    shell: Shell,
+) -> None:
+    shell.site.stack.stop(["keeper"])
+    shell.run("backup", "database")
+    before = shell.write(1.0)
+    moment = datetime.now(timezone.utc).isoformat()
+    after = shell.write(1.0)
+    words = ("recover", "database", "--to-time", moment, "--approve", PLATFORM)
+    shell.cut_short("replay", *words)
+    found = shell.recover("database")
+    assert rungs(found)["restart"] == "failed"
+    assert any("had set it back to" in rung["reason"] for rung in found["rungs"])
+    shell.nothing_lost(before)
+    shell.nothing_lost(after)
+
+
 def test_a_data_directory_that_can_not_be_replaced_keeps_services_and_hot_copy(
     shell: Shell,
 ) -> None:
@@ -514,7 +531,7 @@ def test_a_data_directory_that_can_not_be_replaced_keeps_services_and_hot_copy(
     try:
         done = shell.run("recover", "database", *("--from", "local"), "--approve", PLATFORM, ok=5)
         assert "is a symbolic link" in done.stderr
-        assert "Stopping" not in done.stderr
+        assert "stop services ..." not in done.stderr
         assert all(status.pid for status in shell.site.status() if status.name in CRITICAL)
         assert list((shell.site.server / "backups/database/hot").glob("database-*/base"))
         assert not list(data.parent.glob("postgres.incoming-*"))
