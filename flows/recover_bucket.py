@@ -25,7 +25,8 @@ def recover_bucket(request: RecoverBucket = RecoverBucket()) -> RunRecord | Reco
 
     What it changes: adds versions; removes none. What is whole is not touched, and what came later
     stays. restic's locks do not come back.
-    If it fails: run it again; what is right already is left alone.
+    If it fails: run it again with `--as-of` and the moment of its plan, for by what is back already
+    the versions may tell another one; what is right already is left alone.
     Evidence: the record, with `brought-back.txt`, here and in the bucket.
     """
     with bucket_recovery.recovery_of_bucket(request) as (place, run):

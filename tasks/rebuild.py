@@ -44,6 +44,7 @@ from tasks import (
     clock,
     forecast,
     integrity,
+    locks,
     new_host,
     places,
     programs,
@@ -207,6 +208,10 @@ def take_place(found: Rebuild, *, rehearsal: bool = False) -> bool:
             f"Recovering into {into}: it is not empty.",
             hint="Nothing was touched. Name an empty directory with --into, or move it aside.",
         )
+    if again:
+        # Before anything is written: what is marked here is believed by the one that is at work.
+        with locks.recovery_lock(found.settings, run="recover-server"):
+            pass
     into.mkdir(parents=True, exist_ok=True)
     told = {"platform": found.settings.platform, "run": run.id}
     filesystem.atomic_write(marker, json.dumps(told).encode())
@@ -244,18 +249,37 @@ def restore_code(found: Rebuild) -> None:
 
 @step(Phase.FETCH, retries=2)
 def restore_configuration(found: Rebuild) -> None:
-    """Put settings, environment files, certificates and service configuration in their places."""
+    """Put settings, environment files, certificates and service configuration in their places.
+
+    Where an earlier recovery has begun here, what people have corrected since is kept aside.
+    """
     source = found.configuration
     store = places.repository(found.settings, Asset.CONFIG, Tier.S3)
 
     def restore(path: str) -> None:
         target = found.new_place(path)
         target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists():
+            damage = store.find_damage(source.snapshot, subfolder=path, target=target)
+            for name in (*damage.truncated, *damage.altered):
+                _keep_configuration(found, (target if target.is_dir() else target.parent) / name)
         store.restore(source.snapshot, subfolder=path, target=target, overwrite="always")
 
     # Side by side: most of each is opening the repository.
     paths = [told.path for told in source.facts.directories.values()]
     side_by_side({path: functools.partial(restore, path) for path in paths})
+
+
+def _keep_configuration(found: Rebuild, path: Path) -> None:
+    """In a directory of its own: a copy beside it might be read, as all of `sites-enabled` is."""
+    run = current_run()
+    top = found.into / f"configuration.damaged-{run.id}"
+    inside = path.is_relative_to(found.into)
+    kept = top / (path.relative_to(found.into) if inside else path.relative_to("/"))
+    if not kept.exists():  # else an attempt before has kept what was there first
+        top.mkdir(exist_ok=True, mode=0o700)
+        filesystem.put_file(path, kept)
+        run.moved_aside(f"the configuration {path}", kept)
 
 
 def prepare_stack(found: Rebuild) -> None:

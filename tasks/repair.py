@@ -351,7 +351,7 @@ def rewrite_damaged(settings: Settings, source: Source, damages: tuple[Damage, .
             )
         rewritten += done
     run = current_run()
-    run.uses_points(source.point.id, restored_from=source.tier)
+    run.uses_points(source.point.id)  # some of its files are no proof of it
     run.fact(files_rewritten=len(rewritten))
     data_loss.note_tree(settings, source.point, chosen=source.asked_for)
     run.keep("damage.json", json.dumps([d.model_dump() for d in damages], indent=1))

@@ -744,8 +744,18 @@ def test_the_server_comes_back_from_the_bucket_and_one_secret(shell: Shell, tmp_
     assert postgres_runs(shell)
     drawing = next(path for path in sorted(site.files.rglob("*")) if path.is_file())
     drawing.write_text("what a user made of it meanwhile")
+    nginx = site.server / "config/nginx/nginx.prod.conf"
+    corrected = f"{nginx.read_text()}# corrected by hand\n"
+    nginx.write_text(corrected)
+    with locks.recovery_lock(load_settings(site.settings_path), run="of-somebody"):
+        shell.run(*approved, "--rehearsal", ok=6, **no_config)
+    assert not (site.server / "backups/rehearsal-only").exists(), "it would stop all backups"
     done = shell.run(*approved, "--json", **no_config)
     told = json.loads(done.stdout)
+    [copy] = site.server.glob("configuration.damaged-*/config/nginx/nginx.prod.conf")
+    assert copy.read_text() == corrected
+    assert str(copy) in [moved["where"] for moved in told["moved_aside"]]
+    assert "corrected by hand" not in nginx.read_text()
     [aside] = site.files.parent.glob(f"{site.files.name}.damaged-*")
     kept = aside / drawing.relative_to(site.files)
     assert kept.read_text() == "what a user made of it meanwhile", "it is nobody's to overwrite"
