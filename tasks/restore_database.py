@@ -15,11 +15,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from lifeboat.core.errors import (
-    PermanentError,
-    PreconditionError,
-    VerificationFailed,
-)
+from lifeboat.core.errors import PermanentError, PreconditionError, VerificationFailed
 from lifeboat.core.ladder import DatabaseAssessment
 from lifeboat.core.points import Facts, RecoveryPoint, Tier
 from lifeboat.core.timeline import Phase
@@ -75,17 +71,15 @@ def assess_database(settings: Settings, *, read_blocks: bool = True) -> Database
             postgres.read_every_block(connection(settings))
         except VerificationFailed as error:
             blocks = str(error)
-    log_tail = tuple(stack.logs(name, 10).splitlines()) if status else ()
     found = DatabaseAssessment(
         service_state=status.state if status else "unknown to the stack",
         answers=answers,
         cluster_problems=problems,
         block_problems=blocks,
-        log_tail=log_tail,
     )
     log.info("The database: %s.", found.in_words())
-    if not answers and log_tail:
-        log.info("The end of its log:\n  %s", "\n  ".join(log_tail))
+    if not answers and status:
+        log.info("The end of its log:\n  %s", "\n  ".join(stack.logs(name, 10).splitlines()))
     return found
 
 

@@ -118,13 +118,6 @@ def restart_services(settings: Settings, services: Collection[str]) -> None:
     stack_of(settings).restart(services)
 
 
-def application_services(settings: Settings) -> tuple[str, ...]:
-    """The critical services besides the database, in the order of lifeboat.yaml."""
-    return tuple(
-        name for name in settings.stack.critical_services if name != settings.database.service
-    )
-
-
 def needed_services(settings: Settings) -> tuple[str, ...]:
     """The services without which the platform does not count as running."""
     stack = settings.stack
@@ -156,9 +149,9 @@ def everything_that_writes(settings: Settings) -> tuple[str, ...]:
     WAL receiver is among them: it would follow a timeline that a failed rung leaves behind.
     """
     stack = settings.stack
-    application = tuple(reversed(application_services(settings)))
+    application = [name for name in stack.critical_services if name != settings.database.service]
     return (
-        *application,
+        *reversed(application),
         *stack.deferred_services,
         *stack.backup_services,
         settings.database.service,

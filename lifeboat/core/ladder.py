@@ -19,7 +19,6 @@ class DatabaseAssessment(BaseModel):
     answers: bool  # queries are answered
     cluster_problems: tuple[str, ...]  # what is wrong with the data directory as it lies there
     block_problems: str = ""  # damaged blocks, if the server could be asked
-    log_tail: tuple[str, ...] = ()
 
     @property
     def healthy(self) -> bool:
